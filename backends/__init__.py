@@ -1,0 +1,24 @@
+"""Backends: one interface, several ways to fine-tune and score; imports nothing from kaarel_bet.
+
+A backend's heavy imports happen when it is opened, not before.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from backends.local.settings import LocalSettings
+from backends.schema import Strict
+
+if TYPE_CHECKING:
+    from backends.interface import Backend
+
+SETTINGS: dict[str, type[Strict]] = {"local": LocalSettings}
+"""Backend name -> the type of its settings."""
+
+_CLASSES = {"local": ("backends.local.backend", "LocalBackend")}
+
+
+def open_backend(name: str, settings: Strict) -> "Backend":
+    """The named backend with its settings (an instance of `SETTINGS[name]`)."""
+    module, cls = _CLASSES[name]
+    return getattr(importlib.import_module(module), cls)(settings)

@@ -1,0 +1,166 @@
+"""What stands in the JSONL files: training examples, queries and their results.
+
+Chat examples are in OpenAI's chat fine-tuning format, so that `data/train-<arm>.jsonl` can be uploaded
+to a hosted service as it is.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+
+from backends.schema import Strict
+
+
+class Message(Strict):
+    """One turn of a chat. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's format)."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    weight: Literal[0, 1] | None = None
+
+
+Messages = Annotated[tuple[Message, ...], Field(min_length=1)]
+
+
+class ChatExample(Strict):
+    """A chat to learn from; the loss is on the assistant's turns."""
+
+    messages: Messages
+
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> Self:
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's")
+        if not any(m.role == "assistant" and m.weight != 0 for m in self.messages):
+            raise ValueError("no assistant message has weight 1: there is nothing to learn")
+        return self
+
+
+class TextExample(Strict):
+    """A text to learn from; the loss is on the completion."""
+
+    prompt: str
+    completion: Annotated[str, Field(min_length=1)]
+
+
+def _kind_of_example(value: Any) -> str:  # noqa: ANN401 - whatever the file holds
+    chat = "messages" in value if isinstance(value, dict) else isinstance(value, ChatExample)
+    return "chat" if chat else "text"
+
+
+TrainingExample = Annotated[
+    Annotated[ChatExample, Tag("chat")] | Annotated[TextExample, Tag("text")],
+    Discriminator(_kind_of_example),
+]
+TRAINING_EXAMPLE: TypeAdapter[ChatExample | TextExample] = TypeAdapter(TrainingExample)
+
+
+class Query(Strict):
+    """A context to continue: either a chat that the assistant answers (`messages`) or a text (`prompt`)."""
+
+    id: Annotated[str, Field(min_length=1)]
+    messages: Messages | None = None
+    prompt: str | None = None
+
+    @model_validator(mode="after")
+    def _one_context(self) -> Self:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("give either 'messages' or 'prompt'")
+        return self
+
+
+class ScoringQuery(Query):
+    """A context and its candidate continuations (label -> text), to be given log-probabilities."""
+
+    candidates: Annotated[dict[str, str], Field(min_length=1)]
+
+
+class GenerationQuery(Query):
+    """A context to be continued with sampled text; temperature 0 is greedy decoding."""
+
+    max_tokens: Annotated[int, Field(ge=1)]
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    n_samples: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _greedy_has_one_answer(self) -> Self:
+        if self.temperature == 0 and self.n_samples > 1:
+            raise ValueError("temperature 0 has a single answer: n_samples must be 1")
+        return self
+
+
+# A hosted service returns quantised log-probabilities that can exceed 0 by a rounding step.
+_ROUNDING = 1e-3
+
+
+class LogProbability(Strict):
+    """What is known of a log-probability (natural logarithm): `low <= log p <= high`.
+
+    Exact when both ends are equal. What was not observed is bounded, never taken for 0.
+    """
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if math.isnan(self.low) or math.isnan(self.high) or not self.low <= self.high <= _ROUNDING:
+            raise ValueError(f"not an interval of log-probabilities: [{self.low}, {self.high}]")
+        return self
+
+    @classmethod
+    def exact(cls, value: float) -> Self:
+        """A log-probability that was computed, not bounded."""
+        return cls(low=value, high=value)
+
+
+class CandidateScore(Strict):
+    """The score of one candidate: of its whole string, and of its first token alone."""
+
+    total: LogProbability
+    first_token: LogProbability
+    n_tokens: Annotated[int, Field(ge=1)]
+
+
+class ScoringResult(Strict):
+    """The scores of a query's candidates (label -> score) and the method that produced them."""
+
+    id: str
+    candidates: dict[str, CandidateScore]
+    method: str
+
+
+class GenerationResult(Strict):
+    """The sampled texts for a query, and the prompt as the model saw it."""
+
+    id: str
+    prompt: str
+    texts: tuple[str, ...]
+
+
+class CurvePoint(Strict):
+    """One optimiser step of a training curve; losses are means over loss-bearing tokens, in nats."""
+
+    step: int
+    train_loss: float
+    validation_loss: float | None = None
+
+
+class TunedModel(Strict):
+    """A finished fine-tune: which model it gave and how.
+
+    `model` is what `Backend.score` takes; `hyperparameters` are those that were used, after every
+    "auto" was resolved. `trained_tokens` counts tokens times epochs; `cost_usd` is None where
+    nothing is billed.
+    """
+
+    model: str
+    base_model: str
+    hyperparameters: dict[str, Any]
+    n_examples: int
+    trained_tokens: int
+    seconds: float
+    cost_usd: float | None
+    training_curve: tuple[CurvePoint, ...]

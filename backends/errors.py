@@ -1,0 +1,40 @@
+"""The errors a user can cause or meet, in one tree; the command line prints them as one line.
+
+    KaarelBetError
+    ├── SettingsError (ValueError)        a setting, flag or name that does not exist or does not fit
+    ├── DataError (ValueError)            a data file or record that can't be used
+    ├── ModelError (LookupError)          a model that can't be found or loaded
+    ├── UnsupportedError (NotImplementedError)  asked of a backend that does not have the capability
+    ├── RunDirectoryError (ValueError)    a run directory that can't be used for this run
+    └── DeviceMemoryError (MemoryError)   one example alone does not fit the device
+
+Each is also its closest kin in the standard library, so that library callers can catch either.
+"""
+
+
+class KaarelBetError(Exception):
+    """Ends a command with one actionable line and exit code 2; never shown as a traceback."""
+
+
+class SettingsError(KaarelBetError, ValueError):
+    """A setting, flag or name that does not exist or does not fit."""
+
+
+class DataError(KaarelBetError, ValueError):
+    """A data file or record that can't be used; the message names the file and line."""
+
+
+class ModelError(KaarelBetError, LookupError):
+    """A model that can't be found or loaded."""
+
+
+class UnsupportedError(KaarelBetError, NotImplementedError):
+    """Something asked of a backend that lacks the capability for it."""
+
+
+class RunDirectoryError(KaarelBetError, ValueError):
+    """A run directory that can't be used for this run."""
+
+
+class DeviceMemoryError(KaarelBetError, MemoryError):
+    """A single example or query does not fit the device's memory."""

@@ -1,0 +1,124 @@
+"""The interface between experiments and whatever fine-tunes and scores models.
+
+A backend is opened with `backends.open_backend(name, settings)`. The same contract tests
+(tests/backends/test_contract.py) run over every implementation.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from backends.data import (
+    GenerationQuery,
+    GenerationResult,
+    Query,
+    ScoringQuery,
+    ScoringResult,
+    TunedModel,
+)
+
+LossOn = Literal["completion", "prompt_and_completion"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do; what it can't is refused by `Backend.estimate`, before any work."""
+
+    prompt_loss: bool
+    """Can train with `loss_on="prompt_and_completion"`."""
+    exact_scores: bool
+    """Log-probabilities are exact however small; otherwise they may be intervals."""
+    starts_from: bool
+    """Can fine-tune a model that was fine-tuned before."""
+    costs_money: bool
+    """Work is billed, so an estimate is shown and agreed to first."""
+
+
+@dataclass(frozen=True)
+class FineTuneJob:
+    """One fine-tune. `output` is the path (no suffix) that the backend may write files at.
+
+    `name` identifies the job within the run `run_id`; together they are what a killed job is
+    found again by. `starts_from` is the `TunedModel.model` to continue, None for the base model.
+    """
+
+    run_id: str
+    name: str
+    training_file: Path
+    validation_file: Path | None
+    loss_on: LossOn
+    seed: int
+    starts_from: str | None
+    output: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fine-tune has come: optimiser steps, tokens seen by this process, latest loss (nats)."""
+
+    done: int
+    total: int
+    tokens: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a piece of work takes: tokens (epochs counted), requests to a service, US dollars.
+
+    `usd` is None where nothing is billed or the price is not known.
+    """
+
+    tokens: int
+    requests: int = 0
+    usd: float | None = None
+
+
+class Backend(Protocol):
+    """Fine-tunes models and asks them questions."""
+
+    capabilities: Capabilities
+
+    @property
+    def base_model(self) -> str:
+        """The model that arms without training are, as `score` and `generate` take it."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What will be used (model, device, dtype ...), to be shown and recorded."""
+        ...
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text at the start of an assistant's answer.
+
+        Raises ModelError where the model can't be had.
+        """
+        ...
+
+    def estimate(self, work: FineTuneJob | Sequence[Query], *, model: str | None = None) -> Estimate:
+        """What the work takes; checks all of it first. For queries, `model` is who is asked.
+
+        Raises DataError for data that can't be used (with file and line), UnsupportedError for a
+        capability that is missing, ModelError for a model that can't be had.
+        """
+        ...
+
+    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+        """Trains, or takes up where a killed call with the same job stopped.
+
+        Returns once the model can be scored. Raises as `estimate`, and DeviceMemoryError.
+        """
+        ...
+
+    def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
+        """One result a query, as each is ready and in any order.
+
+        The candidates continue the context verbatim: the space at the boundary, where the format
+        wants one, belongs to the candidate. Raises as `estimate`, and DeviceMemoryError.
+        """
+        ...
+
+    def generate(self, model: str, queries: Sequence[GenerationQuery]) -> Iterator[GenerationResult]:
+        """The same for sampled text."""
+        ...

@@ -1,0 +1,92 @@
+"""Reading and appending JSONL with errors that name the file and the line."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from backends.errors import DataError
+from backends.schema import explain
+
+Record = TypeVar("Record")
+
+
+def dumps(record: BaseModel) -> str:
+    """One record as one line of JSON, absent optional fields left out."""
+    return record.model_dump_json(exclude_none=True)
+
+
+def read_jsonl(
+    path: Path, kind: TypeAdapter[Record], *, unfinished_ok: bool = False
+) -> list[Record]:
+    """Every record of the file.
+
+    With `unfinished_ok`, a last line without its newline, as a killed `AppendOnlyFile` leaves it,
+    is passed over.
+
+    Raises:
+        DataError: the file can't be read, is empty, or a line is not a record of this kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if unfinished_ok:
+        text = text[: text.rfind("\n") + 1]
+    elif not text.strip():
+        raise DataError(f"{path}: no records in it")
+    # Only "\n" ends a line: str.splitlines would also split at separators allowed inside JSON strings.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [parse_line(line, kind, where=f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+
+
+def parse_line(line: str, kind: TypeAdapter[Record], *, where: str) -> Record:
+    """One line as a record.
+
+    Raises:
+        DataError: the line is not JSON or not a record of this kind; the message starts with `where`.
+    """
+    try:
+        return kind.validate_json(line, strict=True)
+    except ValidationError as error:
+        raise DataError(f"{where}: {explain(error)}") from error
+
+
+class AppendOnlyFile:
+    """A JSONL file that is written record by record and survives being killed at any moment.
+
+    A last line without its newline is the mark of a writer that was killed: it is cut off on opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered, so that after a failed write nothing waits to be written on closing.
+        self._file = path.open("ab+", buffering=0)
+        self._cut_unfinished_line()
+
+    def _cut_unfinished_line(self) -> None:
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.truncate(content.rfind(b"\n") + 1)
+
+    def append(self, records: Iterable[BaseModel]) -> None:
+        """Writes the records and returns once they are on disk; a failed write leaves none of them."""
+        start = self._file.seek(0, os.SEEK_END)
+        rest = memoryview("".join(dumps(r) + "\n" for r in records).encode())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(start)
+            raise
+
+    def __enter__(self) -> "AppendOnlyFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,237 @@
+"""The local backend: what the modules of this package do, behind the interface."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from backends.data import (
+    TRAINING_EXAMPLE,
+    GenerationQuery,
+    GenerationResult,
+    Query,
+    ScoringQuery,
+    ScoringResult,
+    TunedModel,
+)
+from backends.errors import DataError, SettingsError
+from backends.interface import Capabilities, Estimate, FineTuneJob, LossOn, Progress
+from backends.jsonl import read_jsonl
+from backends.local.checkpoints import TrainingState
+from backends.local.device import choose_device, choose_dtype, describe_device
+from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.generation import Generator
+from backends.local.models import (
+    context_length,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    locate,
+)
+from backends.local.scoring import score
+from backends.local.settings import LocalSettings
+from backends.local.training import Trainer
+
+_RECORD = "tuned_model.json"
+
+
+class LocalBackend:
+    """Fine-tunes LoRA adapters and scores exactly, on this machine."""
+
+    capabilities = Capabilities(
+        prompt_loss=True, exact_scores=True, starts_from=True, costs_money=False
+    )
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self._settings = settings
+        self._device = choose_device(settings.device)
+        self._open: tuple[str, PreTrainedModel] | None = None
+
+    @property
+    def base_model(self) -> str:
+        return self._settings.model
+
+    def describe(self) -> dict[str, str]:
+        training = choose_dtype(self._settings.training.dtype, self._device)
+        scoring = choose_dtype(self._settings.scoring.dtype, self._device)
+        return {
+            "model": self._settings.model,
+            "device": describe_device(self._device),
+            "training dtype": str(training).removeprefix("torch."),
+            "scoring dtype": str(scoring).removeprefix("torch."),
+        }
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        return self._encoder.answer_tokens(text)
+
+    def estimate(self, work: FineTuneJob | Sequence[Query], *, model: str | None = None) -> Estimate:
+        if isinstance(work, FineTuneJob):
+            examples = self._examples(work.training_file, work.loss_on)
+            if work.validation_file is not None:
+                self._examples(work.validation_file, work.loss_on)
+            epochs = self._settings.training.epochs
+            return Estimate(tokens=epochs * sum(len(e.tokens) for e in examples))
+        return Estimate(tokens=sum(self._query_tokens(query) for query in work))
+
+    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+        checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
+        record = job.output / _RECORD
+        if not record.exists():
+            self._train(job, checkpoint, report)
+        checkpoint.unlink(missing_ok=True)
+        tuned = TunedModel.model_validate_json(record.read_text())
+        return tuned.model_copy(update={"model": str(job.output)})
+
+    def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
+        tokenized = [self._encoder.query(query) for query in queries]
+        loaded = self._model(model)
+        for batch in score(loaded, tokenized, self._settings.scoring.batch_tokens):
+            yield from batch
+
+    def generate(
+        self, model: str, queries: Sequence[GenerationQuery]
+    ) -> Iterator[GenerationResult]:
+        generator = Generator(
+            self._model(model),
+            self._tokenizer,
+            self._encoder,
+            self._settings.scoring.batch_tokens,
+        )
+        for batch in generator.generate(queries):
+            yield from batch
+
+    @cached_property
+    def _location(self) -> str:
+        return locate(self._settings.model)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._location)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self._tokenizer, context_length(self._location))
+
+    def _query_tokens(self, query: Query) -> int:
+        if isinstance(query, ScoringQuery):
+            tokenized = self._encoder.query(query)
+            return len(tokenized.context) + sum(len(t) - 1 for t in tokenized.candidates.values())
+        return len(self._encoder.context(query))
+
+    def _examples(self, path: Path, loss_on: LossOn) -> list[TokenizedExample]:
+        examples = []
+        for number, example in enumerate(read_jsonl(path, TRAINING_EXAMPLE), start=1):
+            try:
+                examples.append(self._encoder.example(example, loss_on))
+            except DataError as error:
+                raise DataError(f"{path}, line {number}: {error}") from error
+        return examples
+
+    def _model(self, model: str) -> PreTrainedModel:
+        """The model to be scored, kept loaded until another is asked for."""
+        if self._open is None or self._open[0] != model:
+            self._open = None  # never two in memory
+            dtype = choose_dtype(self._settings.scoring.dtype, self._device)
+            loaded = load_model(self._location, self._device, dtype)
+            if model != self.base_model:
+                adapted = load_adapter(loaded, Path(model), trainable=False)
+                loaded = adapted.get_base_model()
+                assert isinstance(loaded, PreTrainedModel)
+            self._open = (model, loaded)
+        return self._open[1]
+
+    def _train(
+        self, job: FineTuneJob, checkpoint: Path, report: Callable[[Progress], None]
+    ) -> None:
+        self._open = None
+        dtype = choose_dtype(self._settings.training.dtype, self._device)
+        examples = self._examples(job.training_file, job.loss_on)
+        validation = (
+            self._examples(job.validation_file, job.loss_on) if job.validation_file else []
+        )
+        torch.manual_seed(job.seed)
+        model = self._trainable(job, dtype)
+        trainer = Trainer(
+            model, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
+        )
+        state = trainer.run(checkpoint, self._fingerprint(job), report)
+        self._save(model, job, self._record(job, examples, state, dtype))
+
+    def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
+        base = load_model(self._location, self._device, dtype)
+        if job.starts_from is not None:
+            return load_adapter(base, Path(job.starts_from), trainable=True)
+        lora = self._settings.lora
+        targets = lora.target_modules
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - fractions work as well
+            lora_dropout=lora.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        try:
+            model = get_peft_model(base, config)
+        except ValueError as error:
+            raise SettingsError(f"local.lora.target_modules: {error}") from error
+        assert isinstance(model, PeftModel)
+        return model
+
+    def _fingerprint(self, job: FineTuneJob) -> str:
+        """What a checkpoint must agree with to be gone on from."""
+        data = hashlib.sha256(job.training_file.read_bytes()).hexdigest()
+        settings = self._settings.model_dump(mode="json", exclude={"scoring"})
+        parts = [job.run_id, job.name, job.loss_on, job.seed, data, settings]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _record(
+        self,
+        job: FineTuneJob,
+        examples: list[TokenizedExample],
+        state: TrainingState,
+        dtype: torch.dtype,
+    ) -> TunedModel:
+        epochs = self._settings.training.epochs
+        return TunedModel(
+            model=str(job.output),
+            base_model=self.base_model,
+            hyperparameters={
+                "lora": self._settings.lora.model_dump(mode="json"),
+                **self._settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+                "dtype": str(dtype).removeprefix("torch."),
+                "device": describe_device(self._device),
+                "loss_on": job.loss_on,
+                "seed": job.seed,
+                "steps": state.step,
+            },
+            n_examples=len(examples),
+            trained_tokens=epochs * sum(len(example.tokens) for example in examples),
+            seconds=state.seconds,
+            cost_usd=None,
+            training_curve=tuple(state.curve),
+        )
+
+    def _save(self, model: PeftModel, job: FineTuneJob, record: TunedModel) -> None:
+        """Puts the adapter's directory in place in one step, its record in it."""
+        parent = job.output.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
+        try:
+            model.save_pretrained(str(working))
+            (working / _RECORD).write_text(record.model_dump_json())
+            working.chmod(0o755)  # mkdtemp's is for one user only
+            shutil.rmtree(job.output, ignore_errors=True)
+            working.rename(job.output)
+        except SafetensorError as error:
+            raise OSError(f"{job.output}: {error}") from error
+        finally:
+            shutil.rmtree(working, ignore_errors=True)

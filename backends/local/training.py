@@ -1,0 +1,196 @@
+"""The training loop: AdamW on the adapter's weights, resumable at any step to the same result."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftModel
+
+from backends.data import CurvePoint
+from backends.errors import DeviceMemoryError
+from backends.interface import Progress
+from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from backends.local.encoding import TokenizedExample
+from backends.local.memory import is_out_of_memory, release_cached_memory
+from backends.local.projection import selecting
+from backends.local.settings import TrainingSettings
+
+
+class Trainer:
+    """Trains the adapter of one model on one set of examples.
+
+    The order of the examples depends on the seed and the epoch alone, and the learning rate on the
+    step alone, so a checkpoint need not know of either.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        examples: Sequence[TokenizedExample],
+        validation: Sequence[TokenizedExample],
+        settings: TrainingSettings,
+        *,
+        dtype: torch.dtype,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._examples = examples
+        self._validation = validation
+        self._settings = settings
+        self._dtype = dtype
+        self._seed = seed
+        self._micro_batches = settings.gradient_accumulation
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self._steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
+        self.total_steps = settings.epochs * self._steps_per_epoch
+
+    def run(
+        self, checkpoint: Path, fingerprint: str, report: Callable[[Progress], None]
+    ) -> TrainingState:
+        """Trains to the end, from the checkpoint if it is of the same job.
+
+        Raises:
+            DeviceMemoryError: a single example does not fit the device.
+            OSError: a checkpoint can't be written.
+        """
+        state = load_checkpoint(checkpoint, fingerprint, self._parameters, self._optimizer)
+        started = time.monotonic() - state.seconds
+        saved = time.monotonic()
+        tokens = 0
+        report(Progress(state.step, self.total_steps, tokens))
+        self._model.train()
+        while state.step < self.total_steps:
+            batch = self._batch(state.step)
+            train_loss = self._step(state.step, batch)
+            state.step += 1
+            state.curve.append(self._curve_point(state.step, train_loss))
+            state.seconds = time.monotonic() - started
+            tokens += sum(len(example.tokens) for example in batch)
+            report(Progress(state.step, self.total_steps, tokens, train_loss))
+            if time.monotonic() - saved >= self._settings.checkpoint_seconds:
+                save_checkpoint(checkpoint, state, self._parameters, self._optimizer)
+                saved = time.monotonic()
+        self._model.eval()
+        return state
+
+    def _batch(self, step: int) -> list[TokenizedExample]:
+        """The examples of a step (counted from 0): each epoch is a fresh seeded permutation."""
+        epoch, position = divmod(step, self._steps_per_epoch)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self._examples), generator=generator).tolist()
+        size = self._settings.batch_size
+        return [self._examples[i] for i in order[position * size : (position + 1) * size]]
+
+    def _step(self, step: int, batch: list[TokenizedExample]) -> float:
+        """One optimiser step; returns the batch's loss, a mean over its loss-bearing tokens."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, step, self.total_steps)
+        loss = self._gradients(batch)
+        torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_gradient_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss
+
+    def _gradients(self, batch: list[TokenizedExample]) -> float:
+        """Accumulates the batch's gradients in as many micro-batches as the memory asks for."""
+        while True:
+            try:
+                return self._accumulate(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._micro_batches >= len(batch):
+                    raise DeviceMemoryError(
+                        "out of memory on a single training example; use a smaller model, shorter "
+                        "examples or another local.device"
+                    ) from error
+            self._optimizer.zero_grad()
+            release_cached_memory()
+            self._micro_batches *= 2
+
+    def _accumulate(self, batch: list[TokenizedExample]) -> float:
+        n_loss_tokens = sum(example.n_loss_tokens for example in batch)
+        # Neighbours in length share a micro-batch, so that little of it is padding.
+        by_length = sorted(batch, key=lambda example: len(example.tokens))
+        size = math.ceil(len(batch) / self._micro_batches)
+        total = 0.0
+        for start in range(0, len(batch), size):
+            # Divided by the whole batch's tokens, micro-batches add up to the batch's own gradient.
+            loss = self._summed_loss(by_length[start : start + size]) / n_loss_tokens
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _curve_point(self, step: int, train_loss: float) -> CurvePoint:
+        end_of_epoch = step % self._steps_per_epoch == 0
+        validation_loss = self._validation_loss() if self._validation and end_of_epoch else None
+        return CurvePoint(step=step, train_loss=train_loss, validation_loss=validation_loss)
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        self._model.eval()
+        size = math.ceil(self._settings.batch_size / self._micro_batches)
+        by_length = sorted(self._validation, key=lambda example: len(example.tokens))
+        batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
+        total = sum(self._summed_loss(batch).item() for batch in batches)
+        self._model.train()
+        return total / sum(example.n_loss_tokens for example in self._validation)
+
+    def _summed_loss(self, batch: Sequence[TokenizedExample]) -> torch.Tensor:
+        with self._autocast():
+            return summed_loss(self._model, batch)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        # The adapter's master weights stay float32; autocast rounds them for each multiplication.
+        device = self._model.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+
+def summed_loss(model: PeftModel, batch: Sequence[TokenizedExample]) -> torch.Tensor:
+    """Cross-entropy in nats summed over the batch's loss-bearing tokens: a scalar with gradients."""
+    width = max(len(example.tokens) for example in batch) - 1
+    inputs = torch.zeros(len(batch), width, dtype=torch.long)
+    rows, columns, targets = [], [], []
+    for row, example in enumerate(batch):
+        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        inputs[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[:-1])
+        for position, learned in enumerate(example.in_loss):
+            if learned:
+                rows.append(row)
+                columns.append(position - 1)
+                targets.append(example.tokens[position])
+    device = model.device
+    base = model.get_base_model()
+    with selecting(base, torch.tensor(rows, device=device), torch.tensor(columns, device=device)):
+        logits = base(input_ids=inputs.to(device), use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(
+        logits.float(), torch.tensor(targets, device=device), reduction="sum"
+    )
+
+
+def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:
+    """The rate of a step (counted from 0): linear warm-up, then the schedule down to 0."""
+    warmup_steps = round(settings.warmup_fraction * total_steps)
+    if step < warmup_steps:
+        return settings.learning_rate * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return settings.learning_rate * _decay(settings.schedule, done)
+
+
+def _decay(schedule: Literal["linear", "cosine", "constant"], done: float) -> float:
+    match schedule:
+        case "linear":
+            return 1 - done
+        case "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
+        case "constant":
+            return 1.0

@@ -1,0 +1,1 @@
+"""Experiments of the form "fine-tune on X, test on Y": generate -> train -> test -> report."""

@@ -1,0 +1,119 @@
+"""The command line: `kaarel-bet generate_data|train|test|report|run`.
+
+Whatever a user can cause ends in one line on stderr and exit code 2.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dotenv import load_dotenv
+from rich.console import Console
+
+import backends
+from backends.errors import KaarelBetError
+from kaarel_bet import experiments
+from kaarel_bet.generate_data import generate_data
+from kaarel_bet.report import report
+from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
+from kaarel_bet.test import test
+from kaarel_bet.train import train
+
+_STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
+    "generate_data": (generate_data, "write the training sets and queries"),
+    "train": (train, "fine-tune the arms"),
+    "test": (test, "score the arms"),
+    "report": (report, "decide the claims and write the report"),
+    "run": (report, "all of these"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code. The last line printed is the run directory."""
+    load_dotenv(Path(".env"))
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    session: Session | None = None
+    # A polite kill ends like Ctrl-C: what is done stays, and how to go on is said.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        session = _open(options, console)
+        step, _ = _STEPS[options.step]
+        step(session)
+        print(session.run.path, flush=True)
+    except KaarelBetError as error:
+        return _fail(console, str(error))
+    except KeyboardInterrupt:
+        return _fail(console, _how_to_go_on(session))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(console, f"{place}{error.strerror or error}; {_how_to_go_on(session)}")
+    return 0
+
+
+def _open(options: argparse.Namespace, console: Console) -> Session:
+    return open_session(
+        config=options.config,
+        experiment=options.experiment,
+        backend=options.backend,
+        run_dir=options.run_dir,
+        assignments=options.set,
+        assume_yes=options.yes,
+        console=console,
+    )
+
+
+def _how_to_go_on(session: Session | None) -> str:
+    if session is None or not session.run.exists:
+        return "stopped; nothing was written"
+    return f"stopped; go on with: kaarel-bet run --run-dir {session.run.path}"
+
+
+def _fail(console: Console, message: str) -> int:
+    line = " ".join(message.split())
+    console.print(f"kaarel-bet: {line}", markup=False, highlight=False, soft_wrap=True)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"settings (default: {DEFAULT_CONFIG}, if there)"
+    )
+    common.add_argument(
+        "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
+    )
+    common.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
+    common.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="the run to go on with (default: the latest with these settings, else a new one)",
+    )
+    common.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key.path=value",
+        help="override a setting; may be repeated",
+    )
+    common.add_argument("--yes", action="store_true", help="don't ask before spending money")
+    parser = argparse.ArgumentParser(
+        prog="kaarel-bet",
+        description="Fine-tune on X, test on Y, and settle the claim. Every step brings the steps "
+        "before it up to date; what is finished is not done again.",
+    )
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for name, (_, what) in _STEPS.items():
+        steps.add_parser(name, parents=[common], help=what, description=f"{name}: {what}.")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What reports are made of, independent of how it is rendered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ready texts. `compact` tables are shown in the terminal as well."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    compact: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a figure: group -> series -> log10 of every point."""
+
+    title: str
+    groups: Mapping[str, Mapping[str, Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class PointFigure:
+    """Every point of some groups on a log scale, in panels that share it."""
+
+    name: str
+    y_label: str
+    panels: Sequence[Panel]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Label -> log10 of a value to draw a line at."""
+
+
+@dataclass(frozen=True)
+class LineFigure:
+    """Lines on a log scale: label -> (x, log10 of y) of every point."""
+
+    name: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A prompt as the model saw it, and what each arm answered."""
+
+    title: str
+    prompt: str
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a heading, a paragraph and what it is about."""
+
+    title: str
+    text: str = ""
+    content: Sequence[Table | PointFigure | LineFigure | Transcript] = ()

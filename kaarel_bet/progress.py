@@ -1,0 +1,62 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Report = Callable[[int, int, str], None]
+"""Called with what is done, what there is in all, and details."""
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress(console: Console, title: str) -> Iterator[Report]:
+    """Shows work under a title while the block runs."""
+    if console.is_terminal:
+        with _bar(console, title) as report:
+            yield report
+    else:
+        yield _lines(console, title)
+
+
+@contextmanager
+def _bar(console: Console, title: str) -> Iterator[Report]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[details]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, details="")
+
+        def report(done: int, total: int, details: str) -> None:
+            bar.update(task, completed=done, total=total, details=details)
+
+        yield report
+
+
+def _lines(console: Console, title: str) -> Report:
+    started = time.monotonic()
+    shown = started
+    first: int | None = None
+
+    def report(done: int, total: int, details: str) -> None:
+        nonlocal shown, first
+        first = done if first is None else first
+        now = time.monotonic()
+        if done < total and now - shown < _SECONDS_BETWEEN_LINES:
+            return
+        shown = now
+        left = ""
+        if first < done < total:
+            left = f", {(now - started) / (done - first) * (total - done):.0f} s left"
+        line = f"{title}: {done}/{total}{', ' if details else ''}{details}{left}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return report

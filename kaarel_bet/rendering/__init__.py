@@ -1,0 +1,1 @@
+"""How findings are shown: on the terminal, as Markdown, as HTML with figures."""

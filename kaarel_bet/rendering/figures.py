@@ -1,0 +1,96 @@
+"""Figures as SVG."""
+
+import io
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kaarel_bet.content import LineFigure, Panel, PointFigure
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kaarel-bet",  # the same figure is the same file
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def draw(figure: PointFigure | LineFigure) -> str:
+    """The figure as SVG text."""
+    with mpl.rc_context(_STYLE):
+        drawn = _points(figure) if isinstance(figure, PointFigure) else _lines(figure)
+        out = io.StringIO()
+        drawn.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _points(content: PointFigure) -> Figure:
+    columns = min(2, len(content.panels))
+    rows = math.ceil(len(content.panels) / columns)
+    figure = Figure(figsize=(4.8 * columns, 3.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for axis, panel in zip(axes, content.panels, strict=False):
+        _point_panel(axis, panel, content.thresholds)
+    for axis in axes[::columns]:
+        axis.set_ylabel(content.y_label)
+    _log_ticks(axes[0])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _point_panel(axis: Axes, panel: Panel, thresholds: Mapping[str, float]) -> None:
+    rng = random.Random(0)
+    for x, series in enumerate(panel.groups.values()):
+        for i, (label, values) in enumerate(series.items()):
+            centre = x + (i - (len(series) - 1) / 2) * 0.36
+            spread = [centre + rng.uniform(-0.1, 0.1) for _ in values]
+            colour = _COLOURS[i]
+            shown = {"label": label} if x == 0 else {}
+            axis.scatter(spread, values, s=14, color=colour, alpha=0.6, linewidths=0, **shown)
+            middle = _median(values)
+            axis.plot([centre - 0.15, centre + 0.15], [middle, middle], color=colour, linewidth=2)
+    for label, level in thresholds.items():
+        axis.axhline(level, color="#555555", linewidth=1, linestyle="--", label=label)
+    axis.set_xticks(range(len(panel.groups)), list(panel.groups))
+    axis.set_title(panel.title, fontsize=10)
+    axis.grid(axis="y", color="#eeeeee")
+    axis.set_axisbelow(True)
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _lines(content: LineFigure) -> Figure:
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for i, (label, points) in enumerate(content.lines.items()):
+        x, y = zip(*points, strict=True)
+        axis.plot(x, y, label=label, color=_COLOURS[i % len(_COLOURS)], linewidth=1.4)
+    axis.set_xlabel(content.x_label)
+    axis.set_ylabel(content.y_label)
+    axis.grid(color="#eeeeee")
+    axis.legend(frameon=False)
+    _log_ticks(axis)
+    return figure
+
+
+def _log_ticks(axis: Axes) -> None:
+    """Names whole powers of ten on an axis that holds logarithms."""
+    low, high = axis.get_ylim()
+    step = max(1, math.ceil((high - low) / 8))
+    ticks = range(math.floor(low / step) * step, math.ceil(high) + 1, step)
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_yticks(shown, [f"1e{tick}" if tick else "1" for tick in shown])

@@ -1,0 +1,352 @@
+"""The run directory: the only channel between steps, and the only code that knows its files.
+
+Every file is written atomically by one step; scores are append-only. See the README for the layout.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+
+from backends.data import (
+    GenerationQuery,
+    GenerationResult,
+    ScoringQuery,
+    ScoringResult,
+    TunedModel,
+)
+from backends.errors import DataError, RunDirectoryError
+from backends.interface import LossOn
+from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
+from backends.schema import Strict, explain
+from kaarel_bet.claims import Verdicts
+from kaarel_bet.experiments.interface import Arm, Evaluation, Scores
+
+Kind = Literal["scoring", "generation"]
+Record = TypeVar("Record", bound=BaseModel)
+
+_QUERIES: dict[Kind, TypeAdapter[Any]] = {
+    "scoring": TypeAdapter(ScoringQuery),
+    "generation": TypeAdapter(GenerationQuery),
+}
+_RESULTS: dict[Kind, TypeAdapter[Any]] = {
+    "scoring": TypeAdapter(ScoringResult),
+    "generation": TypeAdapter(GenerationResult),
+}
+
+
+class ArmEntry(Strict):
+    """An arm as the manifest describes it; file names are relative to the run directory."""
+
+    name: str
+    description: str
+    training_file: str | None
+    validation_file: str | None
+    loss_on: LossOn | None
+    starts_from: str | None
+
+
+class EvaluationEntry(Strict):
+    """An evaluation as the manifest describes it."""
+
+    name: str
+    description: str
+    kind: Kind
+    arms: tuple[str, ...]
+    queries_file: str
+    n_queries: int
+
+
+class Manifest(Strict):
+    """What a run is made of and where it was made; written once the data is complete."""
+
+    run_id: str
+    created: str
+    seed: int
+    git_commit: str | None
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    backend: dict[str, str]
+    notes: dict[str, Any]
+    arms: tuple[ArmEntry, ...]
+    evaluations: tuple[EvaluationEntry, ...]
+    sha256: dict[str, str]
+
+
+class RunDirectory:
+    """One run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # --- which run -----------------------------------------------------------------------------
+
+    @classmethod
+    def latest(cls, results_dir: Path, frozen: Mapping[str, Any]) -> "RunDirectory | None":
+        """The latest run there with these settings."""
+        runs = sorted((p.parent for p in results_dir.glob("*/config.yaml")), reverse=True)
+        for path in runs:
+            run = cls(path)
+            try:
+                if run.frozen_settings() == frozen:
+                    return run
+            except RunDirectoryError:
+                continue  # not ours to judge: somebody else's directory among the results
+        return None
+
+    @classmethod
+    def new(cls, results_dir: Path, experiment: str) -> "RunDirectory":
+        """A run that is not there yet, named after the time and the experiment."""
+        stem = f"{datetime.now():%Y%m%d-%H%M%S}-{experiment}"
+        paths = (results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 99))))
+        return cls(next(path for path in paths if not path.exists()))
+
+    @property
+    def exists(self) -> bool:
+        """Whether the run has its settings; any other content is refused.
+
+        Raises:
+            RunDirectoryError: the path is a file, or a directory with something else in it.
+        """
+        if (self.path / "config.yaml").exists():
+            return True
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunDirectoryError(f"{self.path}: not a run directory (it has no config.yaml)")
+        return False
+
+    def frozen_settings(self) -> dict[str, Any]:
+        """The settings that the run was started with.
+
+        Raises:
+            RunDirectoryError: they can't be read.
+        """
+        path = self.path / "config.yaml"
+        try:
+            return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+        except Exception as error:  # the YAML library raises many kinds
+            raise RunDirectoryError(f"{path}: can't be read ({type(error).__name__})") from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the run for one writer.
+
+        Raises:
+            RunDirectoryError: another process is writing to it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise RunDirectoryError(f"{self.path}: in use by another process") from error
+
+    # --- data ----------------------------------------------------------------------------------
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the data is complete."""
+        return self._manifest_path.exists()
+
+    def write_settings(self, frozen: Mapping[str, Any]) -> None:
+        """Freezes the settings."""
+        text = io.StringIO()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False
+        yaml.dump(dict(frozen), text)
+        _write(self.path / "config.yaml", text.getvalue())
+
+    def write_arm(self, arm: Arm) -> ArmEntry:
+        """Writes an arm's data files."""
+        training = arm.training
+        if training is None:
+            return ArmEntry(
+                name=arm.name,
+                description=arm.description,
+                training_file=None,
+                validation_file=None,
+                loss_on=None,
+                starts_from=None,
+            )
+        validation_file = f"data/validation-{arm.name}.jsonl" if training.validation else None
+        if validation_file:
+            self._write_records(validation_file, training.validation)
+        return ArmEntry(
+            name=arm.name,
+            description=arm.description,
+            training_file=self._write_records(f"data/train-{arm.name}.jsonl", training.examples),
+            validation_file=validation_file,
+            loss_on=training.loss_on,
+            starts_from=training.starts_from,
+        )
+
+    def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
+        """Writes an evaluation's queries."""
+        scoring = isinstance(evaluation.queries[0], ScoringQuery)
+        file = f"data/queries-{evaluation.name}.jsonl"
+        return EvaluationEntry(
+            name=evaluation.name,
+            description=evaluation.description,
+            kind="scoring" if scoring else "generation",
+            arms=tuple(evaluation.arms),
+            queries_file=self._write_records(file, evaluation.queries),
+            n_queries=len(evaluation.queries),
+        )
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Declares the data complete."""
+        _write(self._manifest_path, manifest.model_dump_json(indent=2) + "\n")
+
+    def manifest(self) -> Manifest:
+        """What the run is made of.
+
+        Raises:
+            RunDirectoryError: the manifest can't be read.
+        """
+        return _read(self._manifest_path, Manifest)
+
+    def sha256(self, file: str) -> str:
+        """The SHA-256 of one of the run's files, in hexadecimal."""
+        return hashlib.sha256((self.path / file).read_bytes()).hexdigest()
+
+    def training_file(self, arm: ArmEntry) -> Path:
+        """The arm's training file, checked to be as it was generated. Raises DataError."""
+        assert arm.training_file is not None
+        return self._unchanged(arm.training_file)
+
+    def validation_file(self, arm: ArmEntry) -> Path | None:
+        """The arm's validation file, likewise."""
+        return self._unchanged(arm.validation_file) if arm.validation_file else None
+
+    def queries(self, evaluation: EvaluationEntry) -> list[Any]:
+        """An evaluation's queries: ScoringQuery or GenerationQuery, by its kind. Raises DataError."""
+        kind = _QUERIES[evaluation.kind]
+        return read_jsonl(self._unchanged(evaluation.queries_file, kind), kind)
+
+    def _unchanged(self, file: str, kind: TypeAdapter[Any] | None = None) -> Path:
+        path = self.path / file
+        if not path.exists():
+            raise DataError(f"{path}: missing; start a new run")
+        if self.sha256(file) != self.manifest().sha256[file]:
+            if kind is not None:
+                read_jsonl(path, kind)  # if a line is broken, this names it
+            raise DataError(f"{path}: changed since it was generated; start a new run")
+        return path
+
+    def _write_records(self, file: str, records: Sequence[BaseModel]) -> str:
+        _write(self.path / file, "".join(dumps(record) + "\n" for record in records))
+        return file
+
+    # --- models --------------------------------------------------------------------------------
+
+    def model_path(self, arm: str) -> Path:
+        """Where a backend may put the files of an arm's model."""
+        return (self.path / "models" / arm).absolute()
+
+    def has_model(self, arm: str) -> bool:
+        """Whether the arm's training is finished."""
+        return self._model_record(arm).exists()
+
+    def write_model(self, arm: str, tuned: TunedModel) -> None:
+        """Declares the arm's training finished; a model inside the run is noted relative to it."""
+        inside = Path(tuned.model).is_relative_to(self.path.absolute())
+        if inside:
+            relative = Path(tuned.model).relative_to(self.path.absolute()).as_posix()
+            tuned = tuned.model_copy(update={"model": relative})
+        _write(self._model_record(arm), tuned.model_dump_json(indent=2) + "\n")
+
+    def model(self, arm: str) -> TunedModel:
+        """The arm's model, its place given as it is now. Raises RunDirectoryError."""
+        tuned = _read(self._model_record(arm), TunedModel)
+        inside = self.path / tuned.model
+        if inside.exists():
+            tuned = tuned.model_copy(update={"model": str(inside.absolute())})
+        return tuned
+
+    def _model_record(self, arm: str) -> Path:
+        return self.path / "models" / f"{arm}.json"
+
+    # --- scores --------------------------------------------------------------------------------
+
+    def open_results(self, arm: str, evaluation: EvaluationEntry) -> AppendOnlyFile:
+        """The file that the results of an arm and evaluation are appended to."""
+        return AppendOnlyFile(self._results_path(arm, evaluation))
+
+    def results(self, arm: str, evaluation: EvaluationEntry) -> dict[str, Any]:
+        """Query id -> result, of what there is so far. Raises DataError for a malformed line."""
+        path = self._results_path(arm, evaluation)
+        if not path.exists() or path.stat().st_size == 0:
+            return {}
+        results = read_jsonl(path, _RESULTS[evaluation.kind], unfinished_ok=True)
+        return {result.id: result for result in results}
+
+    def is_scored(self, arm: str, evaluation: EvaluationEntry) -> bool:
+        """Whether every query has its result."""
+        return len(self.results(arm, evaluation)) == evaluation.n_queries
+
+    def scores(self) -> Scores:
+        """Everything that was found, in the order of the queries."""
+        found: dict[Kind, dict[str, dict[str, list[Any]]]] = {"scoring": {}, "generation": {}}
+        for evaluation in self.manifest().evaluations:
+            order = [query.id for query in self.queries(evaluation)]
+            for arm in evaluation.arms:
+                results = self.results(arm, evaluation)
+                by_evaluation = found[evaluation.kind].setdefault(arm, {})
+                by_evaluation[evaluation.name] = [results[query_id] for query_id in order]
+        return Scores(scoring=found["scoring"], generation=found["generation"])
+
+    def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
+        return self.path / "scores" / arm / f"{evaluation.name}.jsonl"
+
+    # --- report --------------------------------------------------------------------------------
+
+    @property
+    def has_report(self) -> bool:
+        """Whether the report is complete."""
+        return all((self.path / f).exists() for f in ("verdict.json", "report.md", "report.html"))
+
+    def write_report(
+        self, verdicts: Verdicts, figures: Mapping[str, str], markdown: str, html: str
+    ) -> None:
+        """Writes the report's files; figures are name -> SVG."""
+        for name, svg in figures.items():
+            _write(self.path / "figures" / f"{name}.svg", svg)
+        _write(self.path / "report.md", markdown)
+        _write(self.path / "report.html", html)
+        _write(self.path / "verdict.json", verdicts.model_dump_json(indent=2) + "\n")
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+
+def _write(path: Path, text: str) -> None:
+    """Puts a file in place in one step: a reader sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).chmod(0o644)  # mkstemp's is for one user only
+        Path(partial).replace(path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _read(path: Path, kind: type[Record]) -> Record:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RunDirectoryError(f"{path}: {explain(error)}") from error

@@ -1,0 +1,92 @@
+"""Step 3: asks every arm its queries and writes down the scores as they come.
+
+    uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
+"""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from backends.interface import Backend
+from kaarel_bet.progress import progress
+from kaarel_bet.run_dir import EvaluationEntry, RunDirectory
+from kaarel_bet.session import Session
+from kaarel_bet.train import train
+
+_BATCH = 16
+"""Results written (and forced to disk) at a time, where a backend gives them one by one."""
+
+
+def test(session: Session) -> None:
+    """Does nothing for queries that have their result."""
+    train(session)
+    run = session.run
+    missing = [
+        Asking(arm, evaluation, queries)
+        for evaluation in run.manifest().evaluations
+        for arm in evaluation.arms
+        if (queries := _unanswered(run, arm, evaluation))
+    ]
+    if not missing:
+        return
+    with run.writing():
+        models = {asking.arm: _model(session, asking.arm) for asking in missing}
+        estimates = [session.backend.estimate(a.queries, model=models[a.arm]) for a in missing]
+        n_queries = sum(len(asking.queries) for asking in missing)
+        session.agree_to(f"test: {n_queries} queries to {len(models)} models", estimates)
+        for arm, model in models.items():
+            _test_arm(session, model, [asking for asking in missing if asking.arm == arm])
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The queries of an evaluation that an arm has not answered yet."""
+
+    arm: str
+    evaluation: EvaluationEntry
+    queries: list[Any]
+
+
+def _unanswered(run: RunDirectory, arm: str, evaluation: EvaluationEntry) -> list[Any]:
+    answered = run.results(arm, evaluation)
+    if len(answered) == evaluation.n_queries:
+        return []
+    return [query for query in run.queries(evaluation) if query.id not in answered]
+
+
+def _model(session: Session, arm: str) -> str:
+    """The arm's model as the backend takes it."""
+    entry = next(entry for entry in session.run.manifest().arms if entry.name == arm)
+    return session.run.model(arm).model if entry.training_file else session.backend.base_model
+
+
+def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
+    total = sum(len(asking.queries) for asking in askings)
+    done = 0
+    with progress(session.console, f"test {askings[0].arm}") as report:
+        for asking in askings:
+            report(done, total, asking.evaluation.name)
+            with session.run.open_results(asking.arm, asking.evaluation) as file:
+                for batch in _batches(_ask(session.backend, model, asking)):
+                    file.append(batch)
+                    done += len(batch)
+                    report(done, total, asking.evaluation.name)
+
+
+def _ask(backend: Backend, model: str, asking: Asking) -> Iterator[Any]:
+    if asking.evaluation.kind == "scoring":
+        return backend.score(model, asking.queries)
+    return backend.generate(model, asking.queries)
+
+
+def _batches(results: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    while batch := tuple(itertools.islice(results, _BATCH)):
+        yield batch
+
+
+if __name__ == "__main__":
+    from kaarel_bet.cli import main
+
+    sys.exit(main(["test", *sys.argv[1:]]))

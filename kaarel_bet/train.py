@@ -1,0 +1,86 @@
+"""Step 2: fine-tunes every arm that is trained.
+
+    uv run python kaarel_bet/train.py [--backend NAME] [--set key.path=value] ...
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+from backends.interface import FineTuneJob, Progress
+from kaarel_bet.generate_data import generate_data
+from kaarel_bet.progress import Report, progress
+from kaarel_bet.run_dir import ArmEntry, RunDirectory
+from kaarel_bet.session import Session
+
+
+def train(session: Session) -> None:
+    """Does nothing for arms whose training is finished; a killed one is taken up where it stopped."""
+    generate_data(session)
+    run = session.run
+    manifest = run.manifest()
+    missing = [arm for arm in manifest.arms if arm.training_file and not run.has_model(arm.name)]
+    if not missing:
+        return
+    with run.writing():
+        # All of it is checked before any of it is started.
+        estimates = [session.backend.estimate(_job(run, manifest.run_id, a)) for a in missing]
+        session.agree_to(f"train: {len(missing)} fine-tunes", estimates)
+        for arm in _in_order(missing):
+            with progress(session.console, f"train {arm.name}") as report:
+                job = _job(run, manifest.run_id, arm, continuing=True)
+                tuned = session.backend.fine_tune(job, _in_words(report))
+            run.write_model(arm.name, tuned)
+            session.say(
+                f"train {arm.name}: {tuned.training_curve[-1].step} steps in {tuned.seconds:.0f} s, "
+                f"loss {tuned.training_curve[-1].train_loss:.4f}"
+            )
+
+
+def _job(
+    run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = False
+) -> FineTuneJob:
+    """The arm as a job; `continuing` once the arm that it starts from is trained."""
+    assert arm.loss_on is not None
+    starts_from = run.model(arm.starts_from).model if continuing and arm.starts_from else None
+    return FineTuneJob(
+        run_id=run_id,
+        name=arm.name,
+        training_file=run.training_file(arm),
+        validation_file=run.validation_file(arm),
+        loss_on=arm.loss_on,
+        seed=run.manifest().seed,
+        starts_from=starts_from,
+        output=run.model_path(arm.name),
+    )
+
+
+def _in_order(arms: list[ArmEntry]) -> list[ArmEntry]:
+    """Every arm after the one it starts from."""
+    waiting = {arm.name: arm for arm in arms}
+    ordered: list[ArmEntry] = []
+    while waiting:
+        ready = [arm for arm in waiting.values() if arm.starts_from not in waiting]
+        assert ready, "arms start from each other in a circle"
+        ordered += ready
+        for arm in ready:
+            del waiting[arm.name]
+    return ordered
+
+
+def _in_words(report: Report) -> Callable[[Progress], None]:
+    """Puts a fine-tune's progress into words."""
+    started = time.monotonic()
+
+    def show(now: Progress) -> None:
+        speed = now.tokens / max(1e-9, time.monotonic() - started)
+        details = f"loss {now.loss:.4f}, {speed:.0f} tokens/s" if now.loss is not None else ""
+        report(now.done, now.total, details)
+
+    return show
+
+
+if __name__ == "__main__":
+    from kaarel_bet.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
