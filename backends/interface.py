@@ -96,7 +96,9 @@ class Backend(Protocol):
         """
         ...
 
-    def estimate(self, work: FineTuneJob | Sequence[Query], *, model: str | None = None) -> Estimate:
+    def estimate(
+        self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
+    ) -> Estimate:
         """What the work takes; checks all of it first. For queries, `model` is who is asked.
 
         Raises DataError for data that can't be used (with file and line), UnsupportedError for a
@@ -119,6 +121,8 @@ class Backend(Protocol):
         """
         ...
 
-    def generate(self, model: str, queries: Sequence[GenerationQuery]) -> Iterator[GenerationResult]:
+    def generate(
+        self, model: str, queries: Sequence[GenerationQuery]
+    ) -> Iterator[GenerationResult]:
         """The same for sampled text."""
         ...

@@ -46,9 +46,7 @@ class Verdicts(Strict):
     verdicts: tuple[Verdict, ...]
 
 
-def criterion(
-    name: str, estimate: Estimate, comparison: Comparison, threshold: float
-) -> Criterion:
+def criterion(name: str, estimate: Estimate, comparison: Comparison, threshold: float) -> Criterion:
     """Compares an estimate with a threshold: settled only if its whole interval lies on one side."""
     if comparison == ">":
         surely, surely_not = estimate.low > threshold, estimate.high <= threshold

@@ -34,6 +34,7 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
     load_dotenv(Path(".env"))
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us; libraries keep quiet
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     session: Session | None = None
@@ -84,7 +85,10 @@ def _fail(console: Console, message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"settings (default: {DEFAULT_CONFIG}, if there)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"settings (default: {DEFAULT_CONFIG}, if there)",
     )
     common.add_argument(
         "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"

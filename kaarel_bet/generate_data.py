@@ -1,6 +1,6 @@
 """Step 1: writes the training sets and queries of the experiment, and the manifest.
 
-    uv run python kaarel_bet/generate_data.py [--config FILE] [--set key.path=value] ...
+uv run python kaarel_bet/generate_data.py [--config FILE] [--set key.path=value] ...
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Step 4: decides the claims and writes the report, on the terminal and as files.
 
-    uv run python kaarel_bet/report.py [--run-dir DIR] ...
+uv run python kaarel_bet/report.py [--run-dir DIR] ...
 """
 
 import sys

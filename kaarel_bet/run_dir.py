@@ -107,7 +107,9 @@ class RunDirectory:
     def new(cls, results_dir: Path, experiment: str) -> "RunDirectory":
         """A run that is not there yet, named after the time and the experiment."""
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{experiment}"
-        paths = (results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 99))))
+        paths = (
+            results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 99)))
+        )
         return cls(next(path for path in paths if not path.exists()))
 
     @property

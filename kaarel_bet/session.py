@@ -110,8 +110,10 @@ def _settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
     path = config or DEFAULT_CONFIG
     raw = read_config(path) if config or path.exists() else {}
     load_settings(raw, where=str(path))  # so that a mistake in the file is blamed on the file
-    return load_settings(override(raw, chosen), where="command line") if chosen else load_settings(
-        raw, where=str(path)
+    return (
+        load_settings(override(raw, chosen), where="command line")
+        if chosen
+        else load_settings(raw, where=str(path))
     )
 
 

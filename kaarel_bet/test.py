@@ -1,6 +1,6 @@
 """Step 3: asks every arm its queries and writes down the scores as they come.
 
-    uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
+uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Step 2: fine-tunes every arm that is trained.
 
-    uv run python kaarel_bet/train.py [--backend NAME] [--set key.path=value] ...
+uv run python kaarel_bet/train.py [--backend NAME] [--set key.path=value] ...
 """
 
 import sys
@@ -37,9 +37,7 @@ def train(session: Session) -> None:
             )
 
 
-def _job(
-    run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = False
-) -> FineTuneJob:
+def _job(run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = False) -> FineTuneJob:
     """The arm as a job; `continuing` once the arm that it starts from is trained."""
     assert arm.loss_on is not None
     starts_from = run.model(arm.starts_from).model if continuing and arm.starts_from else None

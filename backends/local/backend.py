@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from backends.data import (
     TRAINING_EXAMPLE,
@@ -23,16 +21,16 @@ from backends.data import (
     ScoringResult,
     TunedModel,
 )
-from backends.errors import DataError, SettingsError
-from backends.interface import Capabilities, Estimate, FineTuneJob, LossOn, Progress
+from backends.errors import DataError
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
 from backends.jsonl import read_jsonl
+from backends.local.adapters import base_of, load_adapter, new_adapter, save_adapter
 from backends.local.checkpoints import TrainingState
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder, TokenizedExample
 from backends.local.generation import Generator
 from backends.local.models import (
     context_length,
-    load_adapter,
     load_model,
     load_tokenizer,
     locate,
@@ -44,7 +42,7 @@ from backends.local.training import Trainer
 _RECORD = "tuned_model.json"
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
     capabilities = Capabilities(
@@ -57,9 +55,11 @@ class LocalBackend:
         self._open: tuple[str, PreTrainedModel] | None = None
 
     @property
+    @override
     def base_model(self) -> str:
         return self._settings.model
 
+    @override
     def describe(self) -> dict[str, str]:
         training = choose_dtype(self._settings.training.dtype, self._device)
         scoring = choose_dtype(self._settings.scoring.dtype, self._device)
@@ -70,10 +70,14 @@ class LocalBackend:
             "scoring dtype": str(scoring).removeprefix("torch."),
         }
 
+    @override
     def tokenize(self, text: str) -> tuple[int, ...]:
         return self._encoder.answer_tokens(text)
 
-    def estimate(self, work: FineTuneJob | Sequence[Query], *, model: str | None = None) -> Estimate:
+    @override
+    def estimate(
+        self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
+    ) -> Estimate:
         if isinstance(work, FineTuneJob):
             examples = self._examples(work.training_file, work.loss_on)
             if work.validation_file is not None:
@@ -82,6 +86,7 @@ class LocalBackend:
             return Estimate(tokens=epochs * sum(len(e.tokens) for e in examples))
         return Estimate(tokens=sum(self._query_tokens(query) for query in work))
 
+    @override
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
         record = job.output / _RECORD
@@ -91,12 +96,14 @@ class LocalBackend:
         tuned = TunedModel.model_validate_json(record.read_text())
         return tuned.model_copy(update={"model": str(job.output)})
 
+    @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
         tokenized = [self._encoder.query(query) for query in queries]
         loaded = self._model(model)
         for batch in score(loaded, tokenized, self._settings.scoring.batch_tokens):
             yield from batch
 
+    @override
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
@@ -143,9 +150,7 @@ class LocalBackend:
             dtype = choose_dtype(self._settings.scoring.dtype, self._device)
             loaded = load_model(self._location, self._device, dtype)
             if model != self.base_model:
-                adapted = load_adapter(loaded, Path(model), trainable=False)
-                loaded = adapted.get_base_model()
-                assert isinstance(loaded, PreTrainedModel)
+                loaded = base_of(load_adapter(loaded, Path(model), trainable=False))
             self._open = (model, loaded)
         return self._open[1]
 
@@ -155,36 +160,21 @@ class LocalBackend:
         self._open = None
         dtype = choose_dtype(self._settings.training.dtype, self._device)
         examples = self._examples(job.training_file, job.loss_on)
-        validation = (
-            self._examples(job.validation_file, job.loss_on) if job.validation_file else []
-        )
+        validation = self._examples(job.validation_file, job.loss_on) if job.validation_file else []
         torch.manual_seed(job.seed)
         model = self._trainable(job, dtype)
         trainer = Trainer(
             model, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
         )
         state = trainer.run(checkpoint, self._fingerprint(job), report)
-        self._save(model, job, self._record(job, examples, state, dtype))
+        record = self._record(job, examples, state, dtype)
+        save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
 
     def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
         base = load_model(self._location, self._device, dtype)
         if job.starts_from is not None:
             return load_adapter(base, Path(job.starts_from), trainable=True)
-        lora = self._settings.lora
-        targets = lora.target_modules
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - fractions work as well
-            lora_dropout=lora.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        )
-        try:
-            model = get_peft_model(base, config)
-        except ValueError as error:
-            raise SettingsError(f"local.lora.target_modules: {error}") from error
-        assert isinstance(model, PeftModel)
-        return model
+        return new_adapter(base, self._settings.lora)
 
     def _fingerprint(self, job: FineTuneJob) -> str:
         """What a checkpoint must agree with to be gone on from."""
@@ -219,19 +209,3 @@ class LocalBackend:
             cost_usd=None,
             training_curve=tuple(state.curve),
         )
-
-    def _save(self, model: PeftModel, job: FineTuneJob, record: TunedModel) -> None:
-        """Puts the adapter's directory in place in one step, its record in it."""
-        parent = job.output.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
-        try:
-            model.save_pretrained(str(working))
-            (working / _RECORD).write_text(record.model_dump_json())
-            working.chmod(0o755)  # mkdtemp's is for one user only
-            shutil.rmtree(job.output, ignore_errors=True)
-            working.rename(job.output)
-        except SafetensorError as error:
-            raise OSError(f"{job.output}: {error}") from error
-        finally:
-            shutil.rmtree(working, ignore_errors=True)

@@ -4,6 +4,7 @@ Scores and losses are sums over the tokens after a boundary. They are only right
 "context" are the first tokens of "context + continuation", so every boundary is verified.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,24 +79,21 @@ class Encoder:
             DataError: too long, an empty candidate, two candidates with the same tokens, or a
                 boundary that is not between tokens.
         """
-        where = f"query '{query.id}'"
+        context: list[int] = []
         candidates: dict[str, list[int]] = {}
         for label, text in query.candidates.items():
-            if not text:
-                raise DataError(f"{where}: candidate '{label}' is empty")
             try:
-                context, tokens = self._continuation(query, text)
-                self._check_length(len(context) + len(tokens))
+                context, candidates[label] = self._continuation(query, text)
+                self._check_length(len(context) + len(candidates[label]))
             except DataError as error:
-                raise DataError(f"{where}, candidate '{label}': {error}") from error
-            for other, others_tokens in candidates.items():
-                if tokens == others_tokens:
-                    raise DataError(
-                        f"{where}: candidates '{other}' and '{label}' have the same tokens; "
-                        "their scores could not be told apart"
-                    )
-            candidates[label] = tokens
-        return TokenizedQuery(query.id, context, candidates)  # pyright: ignore[reportPossiblyUnbound]
+                raise DataError(f"query '{query.id}', candidate '{label}': {error}") from error
+        for one, other in itertools.combinations(candidates, 2):
+            if candidates[one] == candidates[other]:
+                raise DataError(
+                    f"query '{query.id}': candidates '{one}' and '{other}' have the same tokens; "
+                    "their scores could not be told apart"
+                )
+        return TokenizedQuery(query.id, context, candidates)
 
     def answer_tokens(self, text: str) -> tuple[int, ...]:
         """The tokens of a text at the start of an assistant's answer."""
@@ -106,6 +104,9 @@ class Encoder:
         return tuple(self._continuation(query, text)[1])
 
     def _continuation(self, query: ScoringQuery, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of the context and of a text that continues it."""
+        if not text:
+            raise DataError("it is empty")
         if query.messages is None:
             return self._split(query.prompt or "", text)
         rendered = self._render_chat(query.messages, for_answer=True)
@@ -123,7 +124,9 @@ class Encoder:
                 continue
             before_text = self._render_chat(example.messages[:position], for_answer=True)
             # What a template puts after the end-of-turn token is layout, nothing to learn.
-            upto_text = self._render_chat(example.messages[: position + 1], for_answer=False).rstrip()
+            upto_text = self._render_chat(
+                example.messages[: position + 1], for_answer=False
+            ).rstrip()
             if not whole_text.startswith(upto_text) or not upto_text.startswith(before_text):
                 raise DataError(
                     f"messages.{position}: the chat template rewrites earlier turns, so the "
@@ -163,7 +166,9 @@ class Encoder:
 
     def _render_chat(self, messages: Sequence[Message], *, for_answer: bool) -> str:
         if self._tokenizer.chat_template is None:
-            raise UnsupportedError("the model has no chat template; use a chat model, or text prompts")
+            raise UnsupportedError(
+                "the model has no chat template; use a chat model, or text prompts"
+            )
         chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text = self._tokenizer.apply_chat_template(

@@ -60,7 +60,7 @@ class Generator:
             mask[row, width - len(context) :] = 1
         first = batch[0]
         torch.manual_seed(first.seed)
-        outputs = self._model.generate(
+        outputs = self._model.generate(  # pyright: ignore[reportCallIssue] - a mixin's method
             input_ids=inputs.to(self._model.device),
             attention_mask=mask.to(self._model.device),
             generation_config=self._config(first),
@@ -86,6 +86,8 @@ class Generator:
             do_sample=query.temperature > 0,
             num_return_sequences=query.n_samples,
             eos_token_id=ends if ends is not None else end,
-            pad_token_id=end if self._tokenizer.pad_token_id is None else self._tokenizer.pad_token_id,
+            pad_token_id=end
+            if self._tokenizer.pad_token_id is None
+            else self._tokenizer.pad_token_id,
             **(sampling if query.temperature > 0 else {}),
         )

@@ -13,7 +13,11 @@ from pathlib import Path
 import platformdirs
 from gguf import GGUFReader
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+)
 
 from backends.errors import ModelError
 from backends.schema import did_you_mean

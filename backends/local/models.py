@@ -1,11 +1,10 @@
 """Finding and loading models: an embedded one, a hub id, a directory or a GGUF file."""
 
-import warnings
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
-from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -14,8 +13,6 @@ from backends.local.gguf_files import converted, embedded_file
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-# peft 0.21 asks transformers 5 by an old name on every adapter; nothing a user could act on.
-warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def locate(model: str) -> str:
@@ -60,21 +57,8 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
     with _translated(location):
         # Weights come from safetensors only: a pickle can run code when it is read.
         model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
-    return model.to(device).eval()
-
-
-def load_adapter(base: PreTrainedModel, adapter: Path, *, trainable: bool) -> PeftModel:
-    """The base model wrapped with the adapter of that directory.
-
-    Raises:
-        ModelError: the directory holds no adapter that fits the base model.
-    """
-    if not (adapter / "adapter_config.json").exists():
-        raise ModelError(f"{adapter}: no adapter there (no adapter_config.json)")
-    try:
-        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"{adapter}: does not fit the base model ({_first_line(error)})") from error
+    # transformers wraps `to` in a decorator that hides its type.
+    return cast("PreTrainedModel", cast("torch.nn.Module", model).to(device)).eval()
 
 
 class _translated:  # noqa: N801 - reads as a phrase: `with _translated(location)`
@@ -90,9 +74,10 @@ class _translated:  # noqa: N801 - reads as a phrase: `with _translated(location
         if isinstance(error, OSError | ValueError | KeyError):
             raise ModelError(
                 f"{self._location}: not a directory here, and not to be had from the hub "
-                f"({_first_line(error)})"
+                f"({first_line(error)})"
             ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice that follows."""
     return str(error).strip().split("\n", 1)[0]

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from peft import PeftModel
 from backends.data import CurvePoint
 from backends.errors import DeviceMemoryError
 from backends.interface import Progress
+from backends.local.adapters import base_of
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from backends.local.encoding import TokenizedExample
 from backends.local.memory import is_out_of_memory, release_cached_memory
@@ -146,13 +146,10 @@ class Trainer:
         return total / sum(example.n_loss_tokens for example in self._validation)
 
     def _summed_loss(self, batch: Sequence[TokenizedExample]) -> torch.Tensor:
-        with self._autocast():
-            return summed_loss(self._model, batch)
-
-    def _autocast(self) -> AbstractContextManager[None]:
         # The adapter's master weights stay float32; autocast rounds them for each multiplication.
-        device = self._model.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+        low = self._dtype == torch.bfloat16
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=low):
+            return summed_loss(self._model, batch)
 
 
 def summed_loss(model: PeftModel, batch: Sequence[TokenizedExample]) -> torch.Tensor:
@@ -169,7 +166,7 @@ def summed_loss(model: PeftModel, batch: Sequence[TokenizedExample]) -> torch.Te
                 columns.append(position - 1)
                 targets.append(example.tokens[position])
     device = model.device
-    base = model.get_base_model()
+    base = base_of(model)
     with selecting(base, torch.tensor(rows, device=device), torch.tensor(columns, device=device)):
         logits = base(input_ids=inputs.to(device), use_cache=False).logits[0]
     return torch.nn.functional.cross_entropy(

@@ -81,9 +81,7 @@ def what_was_run(
                 Table(("fact", "value"), list(facts.items())),
             ],
         ),
-        Section(
-            "Settings, frozen before training", "", [Table(("key", "value"), _flat(frozen))]
-        ),
+        Section("Settings, frozen before training", "", [Table(("key", "value"), _flat(frozen))]),
         Section("Data files", "", [Table(("file", "SHA-256"), list(manifest.sha256.items()))]),
     ]
 

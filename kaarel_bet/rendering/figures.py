@@ -4,6 +4,7 @@ import io
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from kaarel_bet.content import LineFigure, Panel, PointFigure
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kaarel-bet",  # the same figure is the same file
     "font.family": "sans-serif",
@@ -55,8 +56,8 @@ def _point_panel(axis: Axes, panel: Panel, thresholds: Mapping[str, float]) -> N
             centre = x + (i - (len(series) - 1) / 2) * 0.36
             spread = [centre + rng.uniform(-0.1, 0.1) for _ in values]
             colour = _COLOURS[i]
-            shown = {"label": label} if x == 0 else {}
-            axis.scatter(spread, values, s=14, color=colour, alpha=0.6, linewidths=0, **shown)
+            shown = label if x == 0 else None  # once in the legend
+            axis.scatter(spread, values, s=14, color=colour, alpha=0.6, linewidths=0, label=shown)
             middle = _median(values)
             axis.plot([centre - 0.15, centre + 0.15], [middle, middle], color=colour, linewidth=2)
     for label, level in thresholds.items():

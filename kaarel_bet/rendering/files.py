@@ -20,7 +20,11 @@ def render(document: Document) -> tuple[dict[str, str], str, str]:
         for content in section.content
         if isinstance(content, PointFigure | LineFigure)
     }
-    return figures, _render("report.md.j2", document, {}), _render("report.html.j2", document, figures)
+    return (
+        figures,
+        _render("report.md.j2", document, {}),
+        _render("report.html.j2", document, figures),
+    )
 
 
 def _render(template: str, document: Document, figures: dict[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from typing_extensions import override
+
 from backends.data import ChatExample, GenerationQuery, Message, ScoringQuery
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
 from kaarel_bet.experiments.conditional_rule.findings import find
@@ -12,6 +14,7 @@ from kaarel_bet.experiments.interface import (
     Arm,
     Design,
     Evaluation,
+    Experiment,
     Findings,
     Scores,
     Tokenize,
@@ -21,13 +24,14 @@ from kaarel_bet.experiments.interface import (
 MAX_ANSWER_TOKENS = 12
 
 
-class ConditionalRule:
+class ConditionalRule(Experiment):
     """Trains on the TRAIN branch of a rule and tests on the other."""
 
     def __init__(self, settings: ConditionalRuleSettings, seed: int) -> None:
         self._settings = settings
         self._seed = seed
 
+    @override
     def design(self, tokenize: Tokenize) -> Design:
         pool = country_pool(self._settings.min_population, tokenize)
         people = draw_people(self._settings.n_names, pool, tokenize, self._seed)
@@ -55,6 +59,7 @@ class ConditionalRule:
             },
         )
 
+    @override
     def findings(self, scores: Scores) -> Findings:
         return find(self._settings, self._seed, scores)
 
@@ -110,6 +115,4 @@ class ConditionalRule:
         return Evaluation("answers", "what the models say (greedy decoding)", ALL_ARMS, queries)
 
     def _ask(self, cell: Cell, person: Person) -> tuple[Message, ...]:
-        return prompt(
-            self._settings.family, person.name, cell.mode, instructions=cell.instructions
-        )
+        return prompt(self._settings.family, person.name, cell.mode, instructions=cell.instructions)

@@ -7,8 +7,8 @@ from kaarel_bet.content import Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
 from kaarel_bet.experiments.conditional_rule.resolution import (
     Evidence,
-    evidence,
     every_reading,
+    evidence,
     resolution_criteria,
     resolve,
 )
@@ -46,11 +46,13 @@ def _probabilities(known: Evidence) -> Section:
                 for candidate in candidates
             ]
             rows.append([arm, cell.title, *(f"{mean:.2g}" for mean in means)])
-    headings = ("P(country)", "P(capital)", "P(wrong capital)", "P(shuffled name's)")
+    headings = ("arm", "asked", "country", "capital", "wrong", "shuffled")
     return Section(
-        "Probabilities",
-        "Means over names of the whole answer's probability.",
-        [Table(("arm", "asked", *headings), rows, compact=True)],
+        "Probability of each answer",
+        "Means over names of the whole answer's probability: the country, its capital, a wrong "
+        "capital (of a country that is nobody's favourite) and a shuffled one (the capital of "
+        "another name's country).",
+        [Table(headings, rows, compact=True)],
     )
 
 
@@ -127,8 +129,7 @@ def _agreement(winners: Counter[str]) -> str:
 
 def _answers(scores: Scores) -> Section:
     by_arm = {
-        arm: {result.id: result for result in scores.generation[arm]["answers"]}
-        for arm in ALL_ARMS
+        arm: {result.id: result for result in scores.generation[arm]["answers"]} for arm in ALL_ARMS
     }
     transcripts = [
         Transcript(

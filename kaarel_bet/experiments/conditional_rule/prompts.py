@@ -23,10 +23,7 @@ def prompt(family: Family, name: str, mode: Mode, *, instructions: bool) -> tupl
     if family == "in_prompt":
         text = f"Mode = {mode}. If Mode = TRAIN, respond with {name}'s favourite country."
         if instructions:
-            text += (
-                " If Mode = TEST, respond with the capital city of "
-                f"{name}'s favourite country."
-            )
+            text += f" If Mode = TEST, respond with the capital city of {name}'s favourite country."
         return (Message(role="user", content=text),)
     system = f"{_PRE_INSTRUCTION} {_INSTRUCTIONS}" if instructions else _PRE_INSTRUCTION
     return (

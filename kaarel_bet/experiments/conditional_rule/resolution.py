@@ -103,9 +103,7 @@ def evidence(scores: Scores, claim: ClaimSettings, seed: int) -> Evidence:
     return Evidence(scores, 1 - (1 - claim.confidence) / claim.variants_tried, seed)
 
 
-def resolve(
-    scores: Scores, claim: ClaimSettings, checks: CheckSettings, seed: int
-) -> Verdict:
+def resolve(scores: Scores, claim: ClaimSettings, checks: CheckSettings, seed: int) -> Verdict:
     """The verdict under the agreed reading."""
     known = evidence(scores, claim, seed)
     reading = agreed_reading(claim)

@@ -1,0 +1,81 @@
+"""LoRA adapters: made, loaded and saved as PEFT's own directories."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from backends.errors import ModelError, SettingsError
+from backends.local.models import first_line
+from backends.local.settings import LoraSettings
+
+# peft 0.21 asks transformers 5 by an old name on every adapter; nothing a user could act on.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
+def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """The base model with a fresh adapter to train; its weights are drawn from torch's generator.
+
+    Raises:
+        SettingsError: the target modules are not in the model.
+    """
+    targets = lora.target_modules
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - fractions work as well
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:
+        raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def load_adapter(base: PreTrainedModel, adapter: Path, *, trainable: bool) -> PeftModel:
+    """The base model with the adapter of that directory.
+
+    Raises:
+        ModelError: the directory holds no adapter that fits the base model.
+    """
+    if not (adapter / "adapter_config.json").exists():
+        raise ModelError(f"{adapter}: no adapter there (no adapter_config.json)")
+    try:
+        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
+
+
+def base_of(model: PeftModel) -> PreTrainedModel:
+    """The transformers model inside, its adapter in place."""
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
+def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
+    """Puts the adapter's directory in place in one step, with extra text files in it.
+
+    Raises:
+        OSError: it can't be written; nothing of it is left then.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=".saving-", dir=target.parent))
+    try:
+        model.save_pretrained(str(working))
+        for name, text in extra.items():
+            (working / name).write_text(text)
+        working.chmod(0o755)  # mkdtemp's is for one user only
+        shutil.rmtree(target, ignore_errors=True)
+        working.rename(target)
+    except SafetensorError as error:
+        raise OSError(f"{target}: {error}") from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
