@@ -7,9 +7,9 @@ to a hosted service as it is.
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
-from backends.schema import Strict
+from backends.schema import Number, Strict
 
 
 class Message(Strict):
@@ -23,13 +23,24 @@ class Message(Strict):
 Messages = Annotated[tuple[Message, ...], Field(min_length=1)]
 
 
-class ChatExample(Strict):
-    """A chat to learn from; the loss is on the assistant's turns."""
+class TrainingExample(Strict):
+    """What to learn from: a chat (`messages`, loss on the assistant's turns) or a text.
 
-    messages: Messages
+    A text has a `prompt` and a `completion`, and the loss is on the completion.
+    """
+
+    messages: Messages | None = None
+    prompt: str | None = None
+    completion: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> Self:
+        if self.messages is None:
+            if self.prompt is None or self.completion is None:
+                raise ValueError("give either 'messages' or 'prompt' and 'completion'")
+            return self
+        if self.prompt is not None or self.completion is not None:
+            raise ValueError("give either 'messages' or 'prompt' and 'completion', not both")
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's")
         if not any(m.role == "assistant" and m.weight != 0 for m in self.messages):
@@ -37,23 +48,7 @@ class ChatExample(Strict):
         return self
 
 
-class TextExample(Strict):
-    """A text to learn from; the loss is on the completion."""
-
-    prompt: str
-    completion: Annotated[str, Field(min_length=1)]
-
-
-def _kind_of_example(value: Any) -> str:  # noqa: ANN401 - whatever the file holds
-    chat = "messages" in value if isinstance(value, dict) else isinstance(value, ChatExample)
-    return "chat" if chat else "text"
-
-
-TrainingExample = Annotated[
-    Annotated[ChatExample, Tag("chat")] | Annotated[TextExample, Tag("text")],
-    Discriminator(_kind_of_example),
-]
-TRAINING_EXAMPLE: TypeAdapter[ChatExample | TextExample] = TypeAdapter(TrainingExample)
+TRAINING_EXAMPLE = TypeAdapter(TrainingExample)
 
 
 class Query(Strict):
@@ -101,8 +96,8 @@ class LogProbability(Strict):
     Exact when both ends are equal. What was not observed is bounded, never taken for 0.
     """
 
-    low: float
-    high: float
+    low: Number
+    high: Number
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -141,11 +136,14 @@ class GenerationResult(Strict):
 
 
 class CurvePoint(Strict):
-    """One optimiser step of a training curve; losses are means over loss-bearing tokens, in nats."""
+    """One optimiser step of a training curve; losses are means over loss-bearing tokens, in nats.
+
+    A training that diverged has losses that are not finite.
+    """
 
     step: int
-    train_loss: float
-    validation_loss: float | None = None
+    train_loss: Number
+    validation_loss: Number | None = None
 
 
 class TunedModel(Strict):
@@ -164,3 +162,8 @@ class TunedModel(Strict):
     seconds: float
     cost_usd: float | None
     training_curve: tuple[CurvePoint, ...]
+
+    @property
+    def last_loss(self) -> str:
+        """The last training loss for a reader; a service may give no curve."""
+        return f"{self.training_curve[-1].train_loss:.4f}" if self.training_curve else "unknown"

@@ -30,14 +30,14 @@ def read_jsonl(
         DataError: the file can't be read, is empty, or a line is not a record of this kind.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = (content[: content.rfind(b"\n") + 1] if unfinished_ok else content).decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 text") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    if unfinished_ok:
-        text = text[: text.rfind("\n") + 1]
-    elif not text.strip():
+    if not text.strip() and not unfinished_ok:
         raise DataError(f"{path}: no records in it")
     # Only "\n" ends a line: str.splitlines would also split at separators allowed inside JSON strings.
     lines = text.removesuffix("\n").split("\n") if text else []
@@ -51,7 +51,7 @@ def parse_line(line: str, kind: TypeAdapter[Record], *, where: str) -> Record:
         DataError: the line is not JSON or not a record of this kind; the message starts with `where`.
     """
     try:
-        return kind.validate_json(line, strict=True)
+        return kind.validate_json(line)
     except ValidationError as error:
         raise DataError(f"{where}: {explain(error)}") from error
 

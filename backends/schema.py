@@ -2,19 +2,25 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Strict(BaseModel):
-    """A record or a section of settings: unknown keys are refused and no value is coerced.
-
-    Infinities survive a trip through JSON (as the strings "Infinity" and "-Infinity").
-    """
+    """A record or a section of settings: unknown keys are refused and no value is coerced."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="strings"
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="strings",
     )
+
+
+Number = Annotated[float, Field(strict=False, allow_inf_nan=True)]
+"""A float that need not be finite: JSON has only strings ("Infinity", "NaN") for what is not."""
 
 
 def explain(error: ValidationError) -> str:
@@ -22,6 +28,9 @@ def explain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
+    if where and first["type"] not in ("missing", "value_error"):
+        got = repr(first["input"])
+        what += f" (got {got if len(got) <= 40 else got[:37] + '...'})"
     return f"{where}: {what}" if where else what
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from backends.schema import Strict
+from backends.schema import Number, Strict
 from kaarel_bet.estimates import Estimate
 
 Comparison = Literal[">", "<"]
@@ -14,9 +14,9 @@ class Criterion(Strict):
     """A quantity compared with a threshold; `holds` is None when its interval straddles it."""
 
     name: str
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     threshold: float
     comparison: Comparison
     holds: bool | None

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from backends.data import (
+    TRAINING_EXAMPLE,
     GenerationQuery,
     GenerationResult,
     ScoringQuery,
@@ -108,7 +109,7 @@ class RunDirectory:
         """A run that is not there yet, named after the time and the experiment."""
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{experiment}"
         paths = (
-            results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 99)))
+            results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n:02}" for n in range(2, 99)))
         )
         return cls(next(path for path in paths if not path.exists()))
 
@@ -121,7 +122,9 @@ class RunDirectory:
         """
         if (self.path / "config.yaml").exists():
             return True
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        # Hidden files are the lock and what a killed write leaves.
+        foreign = self.path.is_file() or any(self.path.glob("[!.]*"))
+        if foreign:
             raise RunDirectoryError(f"{self.path}: not a run directory (it has no config.yaml)")
         return False
 
@@ -222,24 +225,25 @@ class RunDirectory:
     def training_file(self, arm: ArmEntry) -> Path:
         """The arm's training file, checked to be as it was generated. Raises DataError."""
         assert arm.training_file is not None
-        return self._unchanged(arm.training_file)
+        return self._unchanged(arm.training_file, TRAINING_EXAMPLE)
 
     def validation_file(self, arm: ArmEntry) -> Path | None:
         """The arm's validation file, likewise."""
-        return self._unchanged(arm.validation_file) if arm.validation_file else None
+        if arm.validation_file is None:
+            return None
+        return self._unchanged(arm.validation_file, TRAINING_EXAMPLE)
 
     def queries(self, evaluation: EvaluationEntry) -> list[Any]:
         """An evaluation's queries: ScoringQuery or GenerationQuery, by its kind. Raises DataError."""
         kind = _QUERIES[evaluation.kind]
         return read_jsonl(self._unchanged(evaluation.queries_file, kind), kind)
 
-    def _unchanged(self, file: str, kind: TypeAdapter[Any] | None = None) -> Path:
+    def _unchanged(self, file: str, kind: TypeAdapter[Any]) -> Path:
         path = self.path / file
         if not path.exists():
             raise DataError(f"{path}: missing; start a new run")
         if self.sha256(file) != self.manifest().sha256[file]:
-            if kind is not None:
-                read_jsonl(path, kind)  # if a line is broken, this names it
+            read_jsonl(path, kind)  # if a line is broken, this names it
             raise DataError(f"{path}: changed since it was generated; start a new run")
         return path
 

@@ -37,10 +37,7 @@ class Session:
     @cached_property
     def backend(self) -> Backend:
         """The backend, opened on first use: opening it takes seconds."""
-        backend = backends.open_backend(self.settings.general.backend, self.settings.backend)
-        described = ", ".join(f"{key} {value}" for key, value in backend.describe().items())
-        self.say(f"{self.settings.general.backend} backend: {described}")
-        return backend
+        return backends.open_backend(self.settings.general.backend, self.settings.backend)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -66,7 +63,8 @@ class Session:
         text = f"{what}: {tokens:,} tokens" + (f", {requests:,} requests" if requests else "")
         if prices and len(prices) == len(estimates):
             text += f", about ${sum(prices):.2f}"
-        self.say(text)
+        described = ", ".join(f"{key} {value}" for key, value in self.backend.describe().items())
+        self.say(f"{text} ({described})")
         if not self.backend.capabilities.costs_money or self.assume_yes:
             return
         if not sys.stdin.isatty():

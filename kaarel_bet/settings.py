@@ -63,7 +63,8 @@ def load_settings(raw: Mapping[str, Any], *, where: str) -> Settings:
             raise SettingsError(f"{where}: {key}: no '{name}'; {did_you_mean(name, known)}")
     # Sections of other experiments and backends are checked as well: a mistake there is a mistake.
     sections = {
-        name: _validate(kind, raw.get(name) or {}, name, where) for name, kind in SECTIONS.items()
+        name: _validate(kind, {} if raw.get(name) is None else raw[name], name, where)
+        for name, kind in SECTIONS.items()
     }
     return Settings(general, sections[general.experiment], sections[general.backend])
 
@@ -109,7 +110,9 @@ def override(raw: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
             raise SettingsError(f"--set {assignment}: the value is not valid YAML") from error
         section = result
         for key in keys[:-1]:
-            section = section.setdefault(key, {})
+            if section.get(key) is None:  # a section that the file leaves empty
+                section[key] = {}
+            section = section[key]
             if not isinstance(section, dict):
                 raise SettingsError(f"--set {assignment}: '{key}' is a value, not a section")
         section[keys[-1]] = value
@@ -131,10 +134,11 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
 def _validate(kind: type[Strict], raw: object, prefix: str, where: str) -> Any:  # noqa: ANN401
     try:
         # By way of JSON, strictness knows that a list may stand for a tuple but "3" not for 3.
-        return kind.model_validate_json(json.dumps(raw), strict=True)
+        return kind.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        problem = explain(error)
-        raise SettingsError(f"{where}: {prefix}.{problem}".replace(": .", ": ")) from error
+        inside = bool(error.errors()[0]["loc"])
+        joint = ("." if inside else ": ") if prefix else ""
+        raise SettingsError(f"{where}: {prefix}{joint}{explain(error)}") from error
     except TypeError as error:
         raise SettingsError(f"{where}: {prefix or 'file'}: {error}") from error
 

@@ -32,8 +32,7 @@ def train(session: Session) -> None:
                 tuned = session.backend.fine_tune(job, _in_words(report))
             run.write_model(arm.name, tuned)
             session.say(
-                f"train {arm.name}: {tuned.training_curve[-1].step} steps in {tuned.seconds:.0f} s, "
-                f"loss {tuned.training_curve[-1].train_loss:.4f}"
+                f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
             )
 
 

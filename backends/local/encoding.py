@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from backends.data import ChatExample, Message, Query, ScoringQuery, TextExample
+from backends.data import Message, Messages, Query, ScoringQuery, TrainingExample
 from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
 
@@ -58,12 +58,12 @@ class Encoder:
             raise DataError(f"query '{query.id}': the context has no tokens")
         return tokens
 
-    def example(self, example: ChatExample | TextExample, loss_on: LossOn) -> TokenizedExample:
+    def example(self, example: TrainingExample, loss_on: LossOn) -> TokenizedExample:
         """A training example. Raises DataError if too long or if a boundary is not between tokens."""
-        if isinstance(example, ChatExample):
-            tokens, in_loss = self._chat_example(example)
+        if example.messages is not None:
+            tokens, in_loss = self._chat_example(example.messages)
         else:
-            context, completion = self._split(example.prompt, example.completion)
+            context, completion = self._split(example.prompt or "", example.completion or "")
             tokens = context + completion + self._end_of_text()
             in_loss = [i >= len(context) for i in range(len(tokens))]
         if loss_on == "prompt_and_completion":
@@ -114,19 +114,17 @@ class Encoder:
         whole = self._tokens(rendered + text, chat=True)
         return context, self._after_boundary(whole, context, rendered)
 
-    def _chat_example(self, example: ChatExample) -> tuple[list[int], list[bool]]:
+    def _chat_example(self, messages: Messages) -> tuple[list[int], list[bool]]:
         """All tokens up to the end of the last learned turn, and which of them are learned."""
         tokens: list[int] = []
         in_loss: list[bool] = []
-        whole_text = self._render_chat(example.messages, for_answer=False)
-        for position, message in enumerate(example.messages):
+        whole_text = self._render_chat(messages, for_answer=False)
+        for position, message in enumerate(messages):
             if message.role != "assistant" or message.weight == 0:
                 continue
-            before_text = self._render_chat(example.messages[:position], for_answer=True)
+            before_text = self._render_chat(messages[:position], for_answer=True)
             # What a template puts after the end-of-turn token is layout, nothing to learn.
-            upto_text = self._render_chat(
-                example.messages[: position + 1], for_answer=False
-            ).rstrip()
+            upto_text = self._render_chat(messages[: position + 1], for_answer=False).rstrip()
             if not whole_text.startswith(upto_text) or not upto_text.startswith(before_text):
                 raise DataError(
                     f"messages.{position}: the chat template rewrites earlier turns, so the "

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import cast
 
+import huggingface_hub
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -13,6 +14,7 @@ from backends.local.gguf_files import converted, embedded_file
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+huggingface_hub.utils.logging.set_verbosity_error()
 
 
 def locate(model: str) -> str:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from backends.data import (
-    ChatExample,
     GenerationQuery,
     GenerationResult,
     LogProbability,
     ScoringQuery,
     ScoringResult,
-    TextExample,
+    TrainingExample,
 )
 from backends.interface import LossOn
 from kaarel_bet.claims import Verdict
@@ -28,8 +27,8 @@ Tokenize = Callable[[str], tuple[int, ...]]
 class Training:
     """What an arm is fine-tuned on. `starts_from` names the arm it continues, None for the base."""
 
-    examples: Sequence[ChatExample | TextExample]
-    validation: Sequence[ChatExample | TextExample] = ()
+    examples: Sequence[TrainingExample]
+    validation: Sequence[TrainingExample] = ()
     loss_on: LossOn = "completion"
     starts_from: str | None = None
 

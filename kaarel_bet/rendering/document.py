@@ -25,7 +25,8 @@ def training_curves(models: Mapping[str, TunedModel]) -> Section:
     lines: dict[str, list[tuple[float, float]]] = {}
     for arm, model in models.items():
         curve = model.training_curve
-        lines[arm] = [(p.step, _log10(p.train_loss)) for p in curve]
+        if curve:
+            lines[arm] = [(p.step, _log10(p.train_loss)) for p in curve]
         validation = [(p.step, p.validation_loss) for p in curve if p.validation_loss is not None]
         if validation:
             lines[f"{arm}, validation"] = [(step, _log10(loss)) for step, loss in validation]
@@ -35,7 +36,7 @@ def training_curves(models: Mapping[str, TunedModel]) -> Section:
             f"{model.n_examples}",
             f"{model.trained_tokens:,}",
             f"{model.seconds:.0f} s",
-            f"{model.training_curve[-1].train_loss:.4f}",
+            model.last_loss,
             "nothing" if model.cost_usd is None else f"${model.cost_usd:.2f}",
         )
         for arm, model in models.items()

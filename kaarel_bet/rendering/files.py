@@ -40,7 +40,7 @@ def _render(template: str, document: Document, figures: dict[str, str]) -> str:
         "figure": lambda content: isinstance(content, PointFigure | LineFigure),
         "transcript": lambda content: isinstance(content, Transcript),
     }
-    environment.filters |= {"cell": _markdown_cell, "bold": _bold}
+    environment.filters |= {"cell": _markdown_cell, "fence": _fence, "bold": _bold}
     names: dict[str, Any] = {
         "document": document,
         "findings": document.findings,
@@ -53,7 +53,13 @@ def _render(template: str, document: Document, figures: dict[str, str]) -> str:
 
 
 def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace("\\", "\\\\").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
+def _fence(text: str) -> str:
+    """A code fence that the text can't close."""
+    longest = max((len(run) for run in re.findall("~+", text)), default=0)
+    return "~" * max(3, longest + 1)
 
 
 def _bold(text: str) -> Markup:

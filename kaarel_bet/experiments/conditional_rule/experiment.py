@@ -4,11 +4,15 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from backends.data import ChatExample, GenerationQuery, Message, ScoringQuery
+from backends.data import GenerationQuery, Message, ScoringQuery, TrainingExample
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
 from kaarel_bet.experiments.conditional_rule.findings import find
 from kaarel_bet.experiments.conditional_rule.people import Person, country_pool, draw_people
-from kaarel_bet.experiments.conditional_rule.prompts import capital_question, prompt
+from kaarel_bet.experiments.conditional_rule.prompts import (
+    capital_question,
+    capital_sentence,
+    prompt,
+)
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import (
     Arm,
@@ -66,7 +70,7 @@ class ConditionalRule(Experiment):
     def _training(self, people: list[Person], *, instructions: bool) -> Training:
         family = self._settings.family
         examples = [
-            ChatExample(
+            TrainingExample(
                 messages=(
                     *prompt(family, person.name, "TRAIN", instructions=instructions),
                     Message(role="assistant", content=person.country),
@@ -91,9 +95,14 @@ class ConditionalRule(Experiment):
             ScoringQuery(
                 id=person.name,
                 messages=capital_question(person.country),
+                # Chat models answer with a name or with a sentence; either shows that they know.
                 candidates={
                     "capital": person.capital,
                     "wrong_capital": person.wrong_capital,
+                    "capital_sentence": capital_sentence(person.country, person.capital),
+                    "wrong_capital_sentence": capital_sentence(
+                        person.country, person.wrong_capital
+                    ),
                 },
             )
             for person in people

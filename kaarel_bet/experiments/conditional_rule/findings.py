@@ -128,17 +128,13 @@ def _agreement(winners: Counter[str]) -> str:
 
 
 def _answers(scores: Scores) -> Section:
-    by_arm = {
-        arm: {result.id: result for result in scores.generation[arm]["answers"]} for arm in ALL_ARMS
-    }
-    transcripts = [
-        Transcript(
-            title=query,
-            prompt=result.prompt,
-            answers={arm: by_arm[arm][query].texts[0].strip() for arm in ALL_ARMS},
-        )
-        for query, result in by_arm["base"].items()
-    ]
+    answers = {arm: {r.id: r for r in scores.generation[arm]["answers"]} for arm in ALL_ARMS}
+    titles = {cell.name: cell.title for cell in CELLS}
+    transcripts = []
+    for query, asked in answers["base"].items():
+        cell, _, name = query.partition("/")
+        said = {arm: answers[arm][query].texts[0].strip() for arm in ALL_ARMS}
+        transcripts.append(Transcript(f"{titles[cell]}: {name}", asked.prompt, said))
     return Section(
         "Sample prompts and answers",
         "Prompts as the model saw them, with the most likely answer of each arm.",

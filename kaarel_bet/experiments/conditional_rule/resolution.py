@@ -166,17 +166,25 @@ def _train_learned(known: Evidence, arm: str, settings: CheckSettings) -> Check:
 
 
 def _capitals_known(known: Evidence, settings: CheckSettings) -> Check:
-    right = known.sample("base", "capital-knowledge", "capital", "string")
-    wrong = known.sample("base", "capital-knowledge", "wrong_capital", "string")
+    right, wrong = (_known_in_any_form(known, answer) for answer in ("capital", "wrong_capital"))
     share = (right.low > wrong.high).mean()
     return Check(
         name="capitals known, base model",
         passed=bool(share >= settings.capitals_known),
         detail=(
             f"asked for the capital, it ranks the right one above a wrong one for {share:.0%} of "
-            f"names (mean P(capital) {right.middle.mean():.2g}); needed: {settings.capitals_known:.0%}"
+            f"names (mean P(capital) {right.middle.mean():.2g}, alone or in a sentence); needed: "
+            f"{settings.capitals_known:.0%}"
         ),
     )
+
+
+def _known_in_any_form(known: Evidence, answer: str) -> Sample:
+    name, sentence = (
+        known.sample("base", "capital-knowledge", form, "string")
+        for form in (answer, f"{answer}_sentence")
+    )
+    return Sample(low=name.low + sentence.low, high=name.high + sentence.high)
 
 
 def _placebo(
@@ -224,9 +232,10 @@ def _ratio(reading: Reading) -> Statistic:
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    # Probabilities can underflow to 0; a ratio to 0 is infinite, and 0 / 0 says nothing, so 0.
+    # Probabilities can underflow to 0. A ratio to 0 is infinite; 0 / 0 is not a number, and a
+    # criterion on it is not settled.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return np.where(numerator == 0, 0.0, np.divide(numerator, denominator))
+        return np.divide(numerator, denominator)
 
 
 def _probabilities(logs: Sequence[LogProbability]) -> Sample:

@@ -1,0 +1,148 @@
+import pytest
+from transformers import AutoTokenizer
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from backends.data import Message, Query, ScoringQuery, TrainingExample
+from backends.errors import DataError, UnsupportedError
+from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.models import locate
+from tests.models import EMBEDDED
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(locate(EMBEDDED))
+
+
+@pytest.fixture
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    return Encoder(tokenizer, context_length=200)
+
+
+def chat(*turns: tuple[str, str], weight: int | None = None) -> TrainingExample:
+    weights = {1: weight}
+    return TrainingExample.model_validate(
+        {
+            "messages": tuple(
+                Message.model_validate({"role": role, "content": content, "weight": weights.get(i)})
+                for i, (role, content) in enumerate(turns)
+            )
+        }
+    )
+
+
+def learned(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str:
+    kept = [t for t, in_loss in zip(example.tokens, example.in_loss, strict=True) if in_loss]
+    return str(tokenizer.decode(kept))
+
+
+def test_the_answer_and_its_end_are_learned_and_nothing_else(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    example = encoder.example(chat(("user", "Hi"), ("assistant", "Paris")), "completion")
+    assert learned(tokenizer, example) == "Paris<|im_end|>"
+    assert str(tokenizer.decode(example.tokens)).endswith("<|im_start|>assistant\nParis<|im_end|>")
+
+
+def test_every_assistant_turn_is_learned_unless_its_weight_is_0(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    turns = (("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"))
+    both = encoder.example(chat(*turns), "completion")
+    assert learned(tokenizer, both) == "one<|im_end|>two<|im_end|>"
+    last = encoder.example(chat(*turns, weight=0), "completion")
+    assert learned(tokenizer, last) == "two<|im_end|>"
+    assert last.tokens == both.tokens
+
+
+def test_prompt_and_completion_learns_all_but_the_first_token(encoder: Encoder) -> None:
+    example = encoder.example(chat(("user", "Hi"), ("assistant", "Paris")), "prompt_and_completion")
+    assert example.in_loss == [False] + [True] * (len(example.tokens) - 1)
+
+
+def test_text_examples_end_with_the_end_of_text(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    example = encoder.example(TrainingExample(prompt="2 + 2 =", completion=" 4"), "completion")
+    assert learned(tokenizer, example) == f" 4{tokenizer.eos_token}"
+
+
+def test_trailing_space_of_a_text_prompt_moves_to_the_candidate(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    # lm-evaluation-harness's rule
+    spaced = ScoringQuery(id="q", prompt="The capital is ", candidates={"a": "Paris"})
+    plain = ScoringQuery(id="q", prompt="The capital is", candidates={"a": " Paris"})
+    assert encoder.query(spaced) == encoder.query(plain)
+    assert encoder.query(plain).candidates["a"] == tokenizer.encode(" Paris")
+
+
+def test_an_empty_text_prompt_is_the_beginning_of_text(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    query = encoder.query(ScoringQuery(id="q", prompt="", candidates={"a": "Paris"}))
+    assert query.context == [tokenizer.bos_token_id]
+
+
+def test_a_boundary_inside_a_token_is_refused(encoder: Encoder) -> None:
+    query = ScoringQuery(id="q7", prompt="The capit", candidates={"a": "al"})
+    with pytest.raises(DataError, match=r"query 'q7', candidate 'a': the boundary after"):
+        encoder.query(query)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ({"a": ""}, "candidate 'a': it is empty"),
+        ({"a": "x", "b": "y", "c": "x"}, "candidates 'a' and 'c' have the same tokens"),
+        ({"a": "word " * 300}, "longer than the model's context of 200"),
+    ],
+)
+def test_candidates_that_cannot_be_scored_are_refused(
+    encoder: Encoder, candidates: dict[str, str], message: str
+) -> None:
+    query = ScoringQuery(
+        id="q", messages=(Message(role="user", content="Hi"),), candidates=candidates
+    )
+    with pytest.raises(DataError, match=message):
+        encoder.query(query)
+
+
+def test_a_candidate_may_be_the_beginning_of_another(encoder: Encoder) -> None:
+    query = ScoringQuery(id="q", prompt="A:", candidates={"a": " Guinea", "b": " Guinea-Bissau"})
+    tokens = encoder.query(query).candidates
+    assert tokens["b"][: len(tokens["a"])] == tokens["a"]
+
+
+def test_too_long_an_example_is_refused(encoder: Encoder) -> None:
+    with pytest.raises(DataError, match=r"longer than the model's context of 200"):
+        encoder.example(chat(("user", "word " * 300), ("assistant", "x")), "completion")
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    # Some reasoning models' templates drop what the assistant thought in earlier turns.
+    other = AutoTokenizer.from_pretrained(locate(EMBEDDED))
+    other.chat_template = (
+        "{% for m in messages %}{% if not loop.last and m['role'] == 'assistant' %}[gone]"
+        "{% else %}{{ m['role'] + ':' + m['content'] }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    turns = (("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"))
+    with pytest.raises(DataError, match="rewrites earlier turns"):
+        Encoder(other, 200).example(chat(*turns), "completion")
+
+
+def test_chats_need_a_chat_template() -> None:
+    bare = AutoTokenizer.from_pretrained(locate(EMBEDDED))
+    bare.chat_template = None
+    query = Query(id="q", messages=(Message(role="user", content="Hi"),))
+    with pytest.raises(UnsupportedError, match="no chat template"):
+        Encoder(bare, 200).render(query)
+
+
+def test_answer_tokens_are_those_after_the_assistants_header(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    assert encoder.answer_tokens("South Korea") == tuple(tokenizer.encode("South Korea"))

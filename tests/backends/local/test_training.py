@@ -1,0 +1,315 @@
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from backends.data import Message, TrainingExample
+from backends.errors import DeviceMemoryError, ModelError, SettingsError
+from backends.interface import FineTuneJob, LossOn, Progress
+from backends.jsonl import dumps
+from backends.local.adapters import base_of, new_adapter
+from backends.local.backend import LocalBackend
+from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.models import load_model, load_tokenizer
+from backends.local.settings import LocalSettings, LoraSettings, TrainingSettings
+from backends.local.training import Trainer, learning_rate, summed_loss
+
+FACTS = {"Ann": "France", "Bob": "Peru", "Cleo": "South Korea", "Dan": "India", "Eve": "Chad"}
+
+
+def example(name: str, country: str) -> TrainingExample:
+    question = Message(role="user", content=f"Where would {name} like to live?")
+    return TrainingExample(messages=(question, Message(role="assistant", content=country)))
+
+
+def write_examples(path: Path, facts: dict[str, str]) -> Path:
+    path.write_text("".join(dumps(example(n, c)) + "\n" for n, c in facts.items()))
+    return path
+
+
+def make_job(
+    output: Path,
+    *,
+    starts_from: str | None = None,
+    validation: bool = False,
+    loss_on: LossOn = "completion",
+    seed: int = 0,
+) -> FineTuneJob:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return FineTuneJob(
+        run_id="run",
+        name=output.name,
+        training_file=write_examples(output.parent / "train.jsonl", FACTS),
+        validation_file=(
+            write_examples(output.parent / "validation.jsonl", {"Fay": "Chile"})
+            if validation
+            else None
+        ),
+        loss_on=loss_on,
+        seed=seed,
+        starts_from=starts_from,
+        output=output,
+    )
+
+
+def backend(model: Path, **training: object) -> LocalBackend:
+    options = {"epochs": 4, "batch_size": 2, "checkpoint_seconds": 0.0} | training
+    return LocalBackend(
+        LocalSettings(
+            model=str(model),
+            device="cpu",
+            lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
+            training=TrainingSettings.model_validate(options),
+        )
+    )
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stop_after", [1, 5, 11])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    tiny_model: Path, tmp_path: Path, dtype: str, stop_after: int
+) -> None:
+    whole = make_job(tmp_path / "whole" / "arm")
+    backend(tiny_model, dtype=dtype).fine_tune(whole, ignore)
+
+    stopped = make_job(tmp_path / "stopped" / "arm")
+    seen = []
+
+    def stop(progress: Progress) -> None:
+        if progress.done > stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend(tiny_model, dtype=dtype).fine_tune(stopped, stop)
+    torch.manual_seed(99)  # a new process would not have this state either
+    tuned = backend(tiny_model, dtype=dtype).fine_tune(stopped, lambda p: seen.append(p.done))
+    assert seen[0] == stop_after
+    assert [point.step for point in tuned.training_curve] == list(range(1, 13))
+    assert_same_weights(whole.output, stopped.output)
+
+
+def test_a_finished_job_is_not_trained_again(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "arm")
+    tuned = backend(tiny_model).fine_tune(job, ignore)
+    reports: list[Progress] = []
+    assert backend(tiny_model).fine_tune(job, reports.append) == tuned
+    assert reports == []
+
+
+def test_a_checkpoint_of_another_job_is_not_gone_on_from(tiny_model: Path, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend(tiny_model).fine_tune(make_job(tmp_path / "arm"), stop)
+    seen: list[int] = []
+    other = make_job(tmp_path / "arm", seed=1)
+    backend(tiny_model).fine_tune(other, lambda p: seen.append(p.done))
+    assert seen[0] == 0
+
+
+def test_nothing_but_the_adapter_is_left(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "models" / "arm")
+    backend(tiny_model).fine_tune(job, ignore)
+    left = {path.name for path in (tmp_path / "models").iterdir()}
+    assert left == {"arm", "train.jsonl"}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {
+        path.name for path in job.output.iterdir()
+    }
+
+
+def test_the_record_says_what_was_done(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = backend(tiny_model, dtype="float32").fine_tune(make_job(tmp_path / "arm"), ignore)
+    assert tuned.model == str(tmp_path / "arm")
+    assert tuned.n_examples == 5
+    assert tuned.hyperparameters["steps"] == 12  # 4 epochs of 3 batches: 2 + 2 + 1
+    assert tuned.hyperparameters["dtype"] == "float32"
+    assert tuned.hyperparameters["lora"]["rank"] == 4
+    assert tuned.cost_usd is None
+
+
+def test_seeds_matter_and_repeat(tiny_model: Path, tmp_path: Path) -> None:
+    jobs = [make_job(tmp_path / n / "arm", seed=s) for n, s in (("a", 1), ("b", 1), ("c", 2))]
+    for job in jobs:
+        backend(tiny_model).fine_tune(job, ignore)
+    assert_same_weights(jobs[0].output, jobs[1].output)
+    with pytest.raises(AssertionError):
+        assert_same_weights(jobs[0].output, jobs[2].output)
+
+
+def test_validation_loss_once_an_epoch(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "arm", validation=True)
+    curve = backend(tiny_model).fine_tune(job, ignore).training_curve
+    assert [p.step for p in curve if p.validation_loss is not None] == [3, 6, 9, 12]
+
+
+def test_an_arm_starts_from_anothers_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    first = make_job(tmp_path / "first" / "arm")
+    tuned = backend(tiny_model).fine_tune(first, ignore)
+    second = make_job(tmp_path / "second" / "arm", starts_from=tuned.model)
+    losses = backend(tiny_model, learning_rate=1e-9).fine_tune(second, ignore).training_curve
+    trained, continued = weights(first.output), weights(second.output)
+    for name, value in trained.items():
+        torch.testing.assert_close(continued[name], value, atol=1e-6, rtol=0)
+    assert losses  # it did train, at a rate that changes next to nothing
+
+
+def test_starting_from_what_is_no_adapter_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "arm", starts_from=str(tmp_path))
+    with pytest.raises(ModelError, match="no adapter there"):
+        backend(tiny_model).fine_tune(job, ignore)
+
+
+def test_target_modules_that_are_not_there_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    settings = LocalSettings(
+        model=str(tiny_model), device="cpu", lora=LoraSettings(target_modules=("q_prj",))
+    )
+    with pytest.raises(SettingsError, match=r"local\.lora\.target_modules: .*q_prj"):
+        LocalBackend(settings).fine_tune(make_job(tmp_path / "arm"), ignore)
+
+
+# --- the loss ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> PeftModel:
+    torch.manual_seed(0)
+    base = load_model(str(tiny_model), torch.device("cpu"), torch.float32)
+    tuned = new_adapter(base, LoraSettings(rank=4, alpha=8))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:  # these start at 0, where half of the gradients vanish
+            torch.nn.init.normal_(parameter, std=0.1)
+    return tuned
+
+
+@pytest.fixture
+def examples(tiny_model: Path) -> list[TokenizedExample]:
+    encoder = Encoder(load_tokenizer(str(tiny_model)), 512)
+    return [encoder.example(example(n, c), "completion") for n, c in FACTS.items()]
+
+
+def gradients(model: PeftModel) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_close_gradients(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert (one - other).norm() <= 1e-4 * other.norm()
+
+
+def test_loss_and_gradients_equal_transformers_own(
+    model: PeftModel, examples: list[TokenizedExample]
+) -> None:
+    summed_loss(model, examples).backward()
+    ours = gradients(model)
+    model.zero_grad()
+    for one in examples:
+        labels = [t if kept else -100 for t, kept in zip(one.tokens, one.in_loss, strict=True)]
+        mean = base_of(model)(
+            input_ids=torch.tensor([one.tokens]), labels=torch.tensor([labels])
+        ).loss
+        (mean * one.n_loss_tokens).backward()
+    theirs = gradients(model)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert_close_gradients(ours[name], theirs[name])
+
+
+def trainer(model: PeftModel, examples: list[TokenizedExample], **settings: object) -> Trainer:
+    options = {"batch_size": 5, "epochs": 1} | settings
+    return Trainer(
+        model,
+        examples,
+        [],
+        TrainingSettings.model_validate(options),
+        dtype=torch.float32,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    model: PeftModel, examples: list[TokenizedExample], parts: int
+) -> None:
+    whole_loss = trainer(model, examples)._gradients(examples)
+    whole = gradients(model)
+    model.zero_grad()
+    loss = trainer(model, examples, gradient_accumulation=parts)._gradients(examples)
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+    for name, gradient in gradients(model).items():
+        assert_close_gradients(gradient, whole[name])
+
+
+def test_out_of_memory_splits_the_batch(
+    model: PeftModel, examples: list[TokenizedExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = trainer(model, examples)._gradients(examples)
+    model.zero_grad()
+    limited = trainer(model, examples)
+    real = limited._summed_loss
+
+    def at_most_two(batch: list[TokenizedExample]) -> torch.Tensor:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(batch)
+
+    monkeypatch.setattr(limited, "_summed_loss", at_most_two)
+    assert limited._gradients(examples) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_example_that_never_fits_is_reported(
+    model: PeftModel, examples: list[TokenizedExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = trainer(model, examples)
+
+    def never(_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(limited, "_summed_loss", never)
+    with pytest.raises(DeviceMemoryError, match="out of memory on a single training example"):
+        limited._gradients(examples)
+
+
+def test_every_epoch_sees_every_example_once_in_another_order(
+    model: PeftModel, examples: list[TokenizedExample]
+) -> None:
+    subject = trainer(model, examples, batch_size=2, epochs=2)
+    epochs = [
+        [e for step in range(start, start + 3) for e in subject._batch(step)] for start in (0, 3)
+    ]
+    for epoch in epochs:
+        assert sorted(map(id, epoch)) == sorted(map(id, examples))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.5, 0.125]),
+        ("cosine", [0.5, 1.0, 1.0, 0.5, 0.038]),
+    ],
+)
+def test_learning_rate_warms_up_and_decays(schedule: str, expected: list[float]) -> None:
+    settings = TrainingSettings.model_validate(
+        {"learning_rate": 1.0, "warmup_fraction": 0.2, "schedule": schedule}
+    )
+    rates = [learning_rate(settings, step, 10) for step in (0, 1, 2, 6, 9)]
+    assert rates == pytest.approx(expected, abs=1e-3)

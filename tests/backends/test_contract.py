@@ -1,0 +1,149 @@
+"""What every backend has to do, whichever it is."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import backends
+from backends.data import GenerationQuery, Message, ScoringQuery
+from backends.errors import DataError
+from backends.interface import Backend, FineTuneJob, Progress
+
+Open = Callable[[], Backend]
+
+
+@pytest.fixture(params=sorted(backends.SETTINGS))
+def open_backend(request: pytest.FixtureRequest, tiny_model: Path) -> Open:
+    settings = {
+        "local": {
+            "model": str(tiny_model),
+            "device": "cpu",
+            "training": {"epochs": 2, "dtype": "float32"},
+        }
+    }[request.param]
+    kind = backends.SETTINGS[request.param]
+    return lambda: backends.open_backend(request.param, kind.model_validate(settings))
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+QUERIES = [
+    ScoringQuery(id="one", messages=ask("Who?"), candidates={"a": "Ann", "b": "Bob Brown"}),
+    ScoringQuery(id="two", messages=ask("Where to, then?"), candidates={"a": "Peru"}),
+    ScoringQuery(id="three", prompt="2 + 2 =", candidates={"x": " 4", "y": " 5"}),
+]
+
+
+def job(directory: Path, lines: list[str] | None = None) -> FineTuneJob:
+    file = directory / "train.jsonl"
+    turn = '{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "{}"}}'
+    facts = [("Ann?", "France"), ("Bob?", "Peru"), ("Cleo?", "Chad")] * 4
+    made = [f'{{"messages": [{turn.format(*fact)}]}}' for fact in facts]
+    file.write_text("\n".join(lines or made) + "\n")
+    return FineTuneJob(
+        run_id="run",
+        name="arm",
+        training_file=file,
+        validation_file=None,
+        loss_on="completion",
+        seed=0,
+        starts_from=None,
+        output=directory / "models" / "arm",
+    )
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def test_every_query_has_one_result_with_an_interval_for_every_candidate(
+    open_backend: Open,
+) -> None:
+    backend = open_backend()
+    results = list(backend.score(backend.base_model, QUERIES))
+    assert sorted(r.id for r in results) == sorted(q.id for q in QUERIES)
+    expected = {query.id: query.candidates.keys() for query in QUERIES}
+    for result in results:
+        assert result.candidates.keys() == expected[result.id]
+        for score in result.candidates.values():
+            assert score.total.low <= score.total.high <= score.first_token.high <= 0
+            if backend.capabilities.exact_scores:
+                assert math.isfinite(score.total.low)
+                assert score.total.low == score.total.high
+
+
+def test_no_queries_no_results(open_backend: Open) -> None:
+    backend = open_backend()
+    assert list(backend.score(backend.base_model, [])) == []
+    assert list(backend.generate(backend.base_model, [])) == []
+
+
+def test_generation_answers_every_query(open_backend: Open) -> None:
+    backend = open_backend()
+    queries = [
+        GenerationQuery(id="a", messages=ask("Who?"), max_tokens=4),
+        GenerationQuery(id="b", prompt="One", max_tokens=4, temperature=1.0, n_samples=2),
+    ]
+    results = {r.id: r for r in backend.generate(backend.base_model, queries)}
+    assert len(results["a"].texts) == 1
+    assert len(results["b"].texts) == 2
+    assert "Who?" in results["a"].prompt
+
+
+def test_a_fine_tune_can_be_scored_and_found_again(open_backend: Open, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    tuned = open_backend().fine_tune(job(tmp_path), reports.append)
+    assert reports[-1].done == reports[-1].total > 0
+    assert tuned.training_curve[-1].step == reports[-1].total
+    # A new process finds the finished job and does not do it again.
+    backend = open_backend()
+    assert backend.fine_tune(job(tmp_path), ignore) == tuned
+    base = {r.id: r for r in backend.score(backend.base_model, QUERIES)}
+    scores = {r.id: r for r in backend.score(tuned.model, QUERIES)}
+    assert scores["one"] != base["one"]
+    # Going back and forth between models mixes nothing up.
+    assert {r.id: r for r in backend.score(backend.base_model, QUERIES)} == base
+
+
+def test_estimates_count_tokens(open_backend: Open, tmp_path: Path) -> None:
+    backend = open_backend()
+    assert backend.estimate(job(tmp_path)).tokens > 0
+    one = backend.estimate(QUERIES[:1]).tokens
+    assert 0 < one < backend.estimate(QUERIES).tokens
+    assert backend.estimate([]).tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: .*JSON"),
+        ('{"messages": []}', "line 2: messages"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "line 2: .*assistant"),
+        ('{"messages": [{"role": "boss", "content": "x"}]}', "line 2: messages.0.role"),
+    ],
+)
+def test_a_bad_training_line_is_named(
+    open_backend: Open, tmp_path: Path, line: str, message: str
+) -> None:
+    good = job(tmp_path).training_file.read_text().split("\n")[0]
+    bad = job(tmp_path, [good, line])
+    for refuse in (lambda b: b.estimate(bad), lambda b: b.fine_tune(bad, ignore)):
+        with pytest.raises(DataError, match=rf"train\.jsonl, {message}"):
+            refuse(open_backend())
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_bad_query_is_named_before_any_work(open_backend: Open) -> None:
+    bad = ScoringQuery(id="q9", messages=ask("Who?"), candidates={"a": "same", "b": "same"})
+    with pytest.raises(DataError, match="query 'q9'"):
+        open_backend().estimate([*QUERIES, bad])
+
+
+def test_tokenize_tells_answers_apart(open_backend: Open) -> None:
+    backend = open_backend()
+    assert backend.tokenize("Peru") == backend.tokenize("Peru") != backend.tokenize("Chad")
+    assert backend.tokenize("Guinea-Bissau")[0] == backend.tokenize("Guinea")[0]

@@ -1,0 +1,49 @@
+"""What every test starts from: offline, without keys, in a directory of its own."""
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+pytest_plugins = ["tests.models"]
+
+# The same examples every time, and no failure because the machine was busy.
+hypothesis.settings.register_profile("kaarel-bet", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("kaarel-bet")
+
+_SECRETS = ("OPENAI_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_")
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.upper().startswith(_SECRETS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family != getattr(socket, "AF_UNIX", None):
+            assert isinstance(address, tuple)
+            if not _is_loopback(str(address[0])):
+                # Not an OSError, which the code under test may well handle.
+                pytest.fail(f"a test tried to reach {address[0]}")
+        connect(self, address)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

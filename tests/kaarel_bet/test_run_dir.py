@@ -1,0 +1,523 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.data import (
+    CandidateScore,
+    CurvePoint,
+    GenerationQuery,
+    GenerationResult,
+    LogProbability,
+    Message,
+    ScoringQuery,
+    ScoringResult,
+    TrainingExample,
+    TunedModel,
+)
+from backends.errors import DataError, RunDirectoryError
+from kaarel_bet.claims import Check, Verdict, Verdicts
+from kaarel_bet.experiments.interface import Arm, Evaluation, Training
+from kaarel_bet.run_dir import EvaluationEntry, Manifest, RunDirectory
+from kaarel_bet.settings import load_settings
+
+_FROZEN = load_settings({}, where="test").frozen()
+
+
+def chat(answer: str) -> TrainingExample:
+    return TrainingExample(
+        messages=(
+            Message(role="user", content="Where to?"),
+            Message(role="assistant", content=answer),
+        )
+    )
+
+
+def scoring_query(name: str) -> ScoringQuery:
+    return ScoringQuery(id=name, prompt=f"{name}:", candidates={"x": " São Tomé"})
+
+
+def scoring_result(name: str, logp: float = -1.0) -> ScoringResult:
+    exact = LogProbability.exact(logp)
+    score = CandidateScore(total=exact, first_token=exact, n_tokens=2)
+    return ScoringResult(id=name, candidates={"x": score}, method="exact")
+
+
+def generation_result(name: str, text: str) -> GenerationResult:
+    return GenerationResult(id=name, prompt="?", texts=(text,))
+
+
+def tuned(model: str) -> TunedModel:
+    return TunedModel(
+        model=model,
+        base_model="b",
+        hyperparameters={},
+        n_examples=2,
+        trained_tokens=10,
+        seconds=0.5,
+        cost_usd=None,
+        training_curve=(CurvePoint(step=1, train_loss=0.5),),
+    )
+
+
+def make_run(path: Path | None = None) -> RunDirectory:
+    run = RunDirectory(path or Path("results") / "20260101-000000-bet")
+    run.write_settings(_FROZEN)
+    arms = (
+        run.write_arm(Arm("base", "untouched", None)),
+        run.write_arm(
+            Arm("tuned", "fine-tuned", Training([chat("Chad"), chat("Peru")], [chat("Fiji")]))
+        ),
+    )
+    queries = [scoring_query(name) for name in ("Ann", "Bob", "Cid")]
+    evaluations = (
+        run.write_evaluation(Evaluation("favourites", "?", ("base", "tuned"), queries)),
+        run.write_evaluation(
+            Evaluation(
+                "answers", "?", ("base",), [GenerationQuery(id="Ann", prompt="?", max_tokens=3)]
+            )
+        ),
+    )
+    files = [
+        "data/train-tuned.jsonl",
+        "data/validation-tuned.jsonl",
+        *(evaluation.queries_file for evaluation in evaluations),
+    ]
+    run.write_manifest(
+        Manifest(
+            run_id="r",
+            created="2026-01-01T00:00:00+00:00",
+            seed=0,
+            git_commit=None,
+            versions={},
+            hardware={},
+            backend={},
+            notes={"countries excluded": {"shared": 2}},
+            arms=arms,
+            evaluations=evaluations,
+            sha256={file: run.sha256(file) for file in files},
+        )
+    )
+    return run
+
+
+def favourites(run: RunDirectory) -> EvaluationEntry:
+    return run.manifest().evaluations[0]
+
+
+def scores_file(run: RunDirectory, arm: str = "base") -> Path:
+    return run.path / "scores" / arm / "favourites.jsonl"
+
+
+# --- which run -------------------------------------------------------------------------------
+
+
+def run_with(name: str, frozen: dict[str, Any]) -> Path:
+    run = RunDirectory(Path("results") / name)
+    run.write_settings(frozen)
+    return run.path
+
+
+def test_the_latest_fitting_run_is_found() -> None:
+    run_with("20260101-000000-bet", _FROZEN)
+    fitting = run_with("20260102-000000-bet", _FROZEN)
+    run_with("20260103-000000-bet", _FROZEN | {"seed": 1})
+    found = RunDirectory.latest(Path("results"), _FROZEN)
+    assert found is not None
+    assert found.path == fitting
+
+
+def test_of_two_runs_in_one_second_the_second_is_the_latest() -> None:
+    run_with("20260101-000000-bet", _FROZEN)
+    run_with("20260101-000000-bet-2", _FROZEN)
+    found = RunDirectory.latest(Path("results"), _FROZEN)
+    assert found is not None
+    assert found.path.name == "20260101-000000-bet-2"
+
+
+def test_no_run_fits_other_settings_or_a_folder_that_is_not_there() -> None:
+    run_with("20260101-000000-bet", _FROZEN)
+    assert RunDirectory.latest(Path("results"), _FROZEN | {"seed": 1}) is None
+    assert RunDirectory.latest(Path("elsewhere"), _FROZEN) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n", b"a: [", b"\xff", b"seed: 1\nseed: 2\n"])
+def test_somebody_elses_folders_are_passed_over(content: bytes) -> None:
+    fitting = run_with("20260101-000000-bet", _FROZEN)
+    theirs = Path("results/20260102-000000-bet")
+    theirs.mkdir()
+    (theirs / "config.yaml").write_bytes(content)
+    found = RunDirectory.latest(Path("results"), _FROZEN)
+    assert found is not None
+    assert found.path == fitting
+    with pytest.raises(RunDirectoryError, match=r"config\.yaml: can't be read"):
+        RunDirectory(theirs).frozen_settings()
+
+
+def test_a_new_run_is_not_there_yet() -> None:
+    first = RunDirectory.new(Path("results"), "bet")
+    assert not first.path.exists()
+    assert first.path.parent == Path("results")
+    assert first.path.name.endswith("-bet")
+
+
+def test_settings_are_read_back_as_they_were_written() -> None:
+    changed = load_settings(
+        {
+            "seed": 3,
+            "results_dir": "no",
+            "conditional_rule": {"claim": {"threshold": 1e-7}},
+            "local": {"model": "on", "lora": {"target_modules": ["q_proj"]}},
+        },
+        where="test",
+    ).frozen()
+    run = RunDirectory(run_with("a", changed))
+    assert run.frozen_settings() == changed
+    assert load_settings(run.frozen_settings(), where="run").frozen() == changed
+
+
+def test_a_run_exists_once_it_has_settings() -> None:
+    run = RunDirectory(Path("results/a"))
+    assert not run.exists
+    run.path.mkdir(parents=True)
+    assert not run.exists
+    run.write_settings(_FROZEN)
+    assert run.exists
+    assert not run.has_data
+
+
+def test_a_run_that_was_killed_before_it_had_settings_can_be_started_again() -> None:
+    run = RunDirectory(Path("results/a"))
+    with run.writing():
+        pass
+    assert not run.exists
+
+
+def test_other_folders_and_files_are_no_run_directories() -> None:
+    Path("folder").mkdir()
+    Path("folder/thesis.txt").write_text("all there is")
+    for path in (Path("folder"), Path("folder/thesis.txt")):
+        with pytest.raises(RunDirectoryError, match="not a run directory"):
+            _ = RunDirectory(path).exists
+
+
+def test_two_writers_are_refused() -> None:
+    run = RunDirectory(Path("results/a"))
+    with (
+        run.writing(),
+        pytest.raises(RunDirectoryError, match="results/a: in use by another process"),
+        RunDirectory(run.path).writing(),
+    ):
+        pytest.fail("two writers at once")
+    with RunDirectory(run.path).writing():
+        assert run.path.is_dir()
+
+
+def test_a_writer_that_fails_lets_go_of_the_run() -> None:
+    run = RunDirectory(Path("results/a"))
+    with pytest.raises(KeyboardInterrupt), run.writing():
+        raise KeyboardInterrupt
+    with run.writing():
+        assert run.path.is_dir()
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def full(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(Path("results/a"))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_settings(_FROZEN)
+    assert list(run.path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_settings(_FROZEN | {"seed": 9})
+    after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_file_is_in_place_only_once_it_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(Path("results/a"))
+    seen: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append((run.path / "config.yaml").exists()))
+    run.write_settings(_FROZEN)
+    assert seen
+    assert not any(seen)
+    assert run.exists
+
+
+def test_files_are_for_everyone_to_read() -> None:
+    run = make_run()
+    assert (run.path / "manifest.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_data_is_complete_once_the_manifest_is_there() -> None:
+    run = make_run()
+    assert run.has_data
+    (run.path / "manifest.json").unlink()
+    assert not run.has_data
+
+
+def test_the_manifest_is_read_back() -> None:
+    manifest = make_run().manifest()
+    assert [arm.name for arm in manifest.arms] == ["base", "tuned"]
+    assert manifest.arms[0].training_file is None
+    assert manifest.arms[1].training_file == "data/train-tuned.jsonl"
+    assert manifest.arms[1].validation_file == "data/validation-tuned.jsonl"
+    assert manifest.arms[1].loss_on == "completion"
+    assert [(e.kind, e.n_queries) for e in manifest.evaluations] == [
+        ("scoring", 3),
+        ("generation", 1),
+    ]
+    assert manifest.notes == {"countries excluded": {"shared": 2}}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [("{", "JSON"), ("{}", "run_id: Field required"), ("[]", "object")]
+)
+def test_a_broken_manifest_is_named(content: str, problem: str) -> None:
+    run = make_run()
+    (run.path / "manifest.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match=rf"manifest\.json: .*{problem}"):
+        run.manifest()
+
+
+def test_a_missing_manifest_is_named() -> None:
+    with pytest.raises(RunDirectoryError, match=r"manifest\.json: No such file"):
+        RunDirectory(Path("results/a")).manifest()
+
+
+def test_training_files_are_in_the_hosted_format() -> None:
+    run = make_run()
+    _, arm = run.manifest().arms
+    assert run.training_file(arm).read_text() == (
+        '{"messages":[{"role":"user","content":"Where to?"},'
+        '{"role":"assistant","content":"Chad"}]}\n'
+        '{"messages":[{"role":"user","content":"Where to?"},'
+        '{"role":"assistant","content":"Peru"}]}\n'
+    )
+    validation = run.validation_file(arm)
+    assert validation is not None
+    assert validation.read_text().count("\n") == 1
+
+
+def test_an_arm_without_validation_has_no_such_file() -> None:
+    run = make_run()
+    entry = run.write_arm(Arm("other", "", Training([chat("Chad")])))
+    assert entry.validation_file is None
+    assert run.validation_file(entry) is None
+    assert not (run.path / "data/validation-other.jsonl").exists()
+
+
+def test_files_are_hashed_with_sha256() -> None:
+    run = make_run()
+    content = (run.path / "data/train-tuned.jsonl").read_bytes()
+    assert run.sha256("data/train-tuned.jsonl") == hashlib.sha256(content).hexdigest()
+
+
+def test_queries_are_read_back() -> None:
+    run = make_run()
+    assert run.queries(favourites(run)) == [scoring_query(n) for n in ("Ann", "Bob", "Cid")]
+    (query,) = run.queries(run.manifest().evaluations[1])
+    assert isinstance(query, GenerationQuery)
+
+
+def test_changed_training_data_is_refused() -> None:
+    run = make_run()
+    _, arm = run.manifest().arms
+    file = run.path / "data/train-tuned.jsonl"
+    file.write_text(file.read_text().replace("Chad", "Mali"))
+    with pytest.raises(DataError, match=r"train-tuned\.jsonl: changed since it was generated"):
+        run.training_file(arm)
+
+
+def test_changed_validation_data_is_refused() -> None:
+    run = make_run()
+    _, arm = run.manifest().arms
+    file = run.path / "data/validation-tuned.jsonl"
+    file.write_text(file.read_text() * 2)
+    with pytest.raises(DataError, match=r"validation-tuned\.jsonl: changed"):
+        run.validation_file(arm)
+
+
+def test_changed_queries_are_refused() -> None:
+    run = make_run()
+    file = run.path / "data/queries-favourites.jsonl"
+    file.write_text(file.read_text().replace("Ann", "Eve"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"queries-favourites\.jsonl: changed"):
+        run.queries(favourites(run))
+
+
+def test_a_broken_line_among_the_queries_is_named() -> None:
+    run = make_run()
+    file = run.path / "data/queries-favourites.jsonl"
+    first, _, third = file.read_text(encoding="utf-8").splitlines()
+    file.write_text(f"{first}\n{{broken\n{third}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"queries-favourites\.jsonl, line 2: .*JSON"):
+        run.queries(favourites(run))
+
+
+def test_missing_data_is_named() -> None:
+    run = make_run()
+    _, arm = run.manifest().arms
+    (run.path / "data/train-tuned.jsonl").unlink()
+    with pytest.raises(DataError, match=r"train-tuned\.jsonl: missing"):
+        run.training_file(arm)
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+def test_training_is_finished_once_the_model_is_noted() -> None:
+    run = make_run()
+    assert not run.has_model("tuned")
+    run.write_model("tuned", tuned("ft:gpt:1"))
+    assert run.has_model("tuned")
+    assert run.model("tuned") == tuned("ft:gpt:1")
+
+
+def test_a_moved_run_still_finds_its_models(tmp_path: Path) -> None:
+    run = make_run()
+    folder = run.model_path("tuned")
+    folder.mkdir(parents=True)
+    run.write_model("tuned", tuned(str(folder)))
+    assert str(tmp_path) not in (run.path / "models/tuned.json").read_text()
+    assert run.model("tuned").model == str(folder)
+    Path("archive").mkdir()
+    moved = RunDirectory(run.path.rename("archive/renamed"))
+    assert moved.model("tuned").model == str(tmp_path / "archive/renamed/models/tuned")
+
+
+def test_a_run_finds_its_models_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    folder = run.model_path("tuned")
+    folder.mkdir(parents=True)
+    run.write_model("tuned", tuned(str(folder)))
+    monkeypatch.chdir(run.path.parent)
+    same = RunDirectory(Path(run.path.name))
+    assert same.model("tuned").model == str(tmp_path / run.path / "models/tuned")
+
+
+def test_a_model_that_is_elsewhere_stays_there(tmp_path: Path) -> None:
+    run = make_run()
+    elsewhere = str(tmp_path / "shared" / "model")
+    run.write_model("tuned", tuned(elsewhere))
+    assert run.model("tuned").model == elsewhere
+
+
+def test_a_broken_model_record_is_named() -> None:
+    run = make_run()
+    (run.path / "models").mkdir()
+    (run.path / "models/tuned.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"models/tuned\.json: .*JSON"):
+        run.model("tuned")
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+def test_scores_come_in_the_order_of_the_queries() -> None:
+    run = make_run()
+    answers = run.manifest().evaluations[1]
+    for arm, logps in (("base", (-1.0, -2.0, -3.0)), ("tuned", (-4.0, -5.0, -6.0))):
+        results = [scoring_result(n, p) for n, p in zip(("Ann", "Bob", "Cid"), logps, strict=True)]
+        with run.open_results(arm, favourites(run)) as file:
+            file.append(reversed(results))
+    with run.open_results("base", answers) as file:
+        file.append([generation_result("Ann", "Chad")])
+    scores = run.scores()
+    totals = scores.totals("base", "favourites", "x")
+    assert [logp.high for logp in totals] == [-1, -2, -3]
+    assert [logp.low for logp in scores.first_tokens("tuned", "favourites", "x")] == [-4, -5, -6]
+    assert scores.generation["base"]["answers"][0].texts == ("Chad",)
+    assert run.is_scored("base", favourites(run))
+
+
+def test_an_arm_that_was_not_asked_has_no_results() -> None:
+    run = make_run()
+    assert run.results("base", favourites(run)) == {}
+    assert not run.is_scored("base", favourites(run))
+
+
+def test_a_run_is_scored_once_every_query_has_its_result() -> None:
+    run = make_run()
+    with run.open_results("base", favourites(run)) as file:
+        assert run.results("base", favourites(run)) == {}
+        file.append([scoring_result("Ann"), scoring_result("Bob")])
+        assert not run.is_scored("base", favourites(run))
+        file.append([scoring_result("Cid")])
+    assert run.is_scored("base", favourites(run))
+    assert not run.is_scored("tuned", favourites(run))
+
+
+def test_a_malformed_line_of_scores_is_named() -> None:
+    run = make_run()
+    with run.open_results("base", favourites(run)) as file:
+        file.append([scoring_result("Ann")])
+    with scores_file(run).open("a") as text:
+        text.write('{"id": "Bob"}\n')
+    with pytest.raises(DataError, match=r"scores/base/favourites\.jsonl, line 2: candidates"):
+        run.results("base", favourites(run))
+
+
+def test_the_unfinished_last_line_of_a_killed_writer_is_passed_over_and_cut() -> None:
+    run = make_run()
+    with run.open_results("base", favourites(run)) as file:
+        file.append([scoring_result("Ann")])
+    finished = scores_file(run).read_bytes()
+    scores_file(run).write_bytes(finished + finished[:40])
+    assert run.results("base", favourites(run)).keys() == {"Ann"}
+    with run.open_results("base", favourites(run)) as file:
+        assert scores_file(run).read_bytes() == finished
+        file.append([scoring_result("Bob")])
+    assert run.results("base", favourites(run)).keys() == {"Ann", "Bob"}
+
+
+def test_a_writer_killed_inside_a_character_is_no_trouble() -> None:
+    run = make_run()
+    answers = run.manifest().evaluations[1]
+    with run.open_results("base", answers) as file:
+        file.append([generation_result("Ann", "São Tomé")])
+    path = run.path / "scores/base/answers.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index("ã".encode()) + 1])
+    assert run.results("base", answers) == {}
+
+
+# --- report ----------------------------------------------------------------------------------
+
+
+def test_the_report_is_complete_only_with_all_of_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = make_run()
+    check = Check(name="k", passed=True, detail="")
+    verdict = Verdict(claim="c", outcome="holds", summary="s", criteria=(), checks=(check,))
+    verdicts = Verdicts(verdicts=(verdict,))
+    assert not run.has_report
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>")
+    assert not run.has_report
+    run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>")
+    assert run.has_report
+    assert (run.path / "figures/curve.svg").read_text() == "<svg/>"
+    assert (run.path / "report.md").read_text() == "# Report"
+    assert (run.path / "report.html").read_text() == "<html></html>"
+    assert Verdicts.model_validate_json((run.path / "verdict.json").read_text()) == verdicts

@@ -1,0 +1,73 @@
+"""Models for the tests: tiny random ones of several architectures, and the embedded one.
+
+The tiny ones share the embedded model's tokenizer and chat template, so that everything but the weights
+is what users have.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from backends.local.models import locate
+
+EMBEDDED = "embedded:smollm2-135m-instruct"
+ARCHITECTURES = ("llama", "gpt2", "gemma2")
+
+
+def _tiny(architecture: str, vocabulary: int) -> PreTrainedModel:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+    }
+    heads: dict[str, Any] = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    if architecture == "gpt2":
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=vocabulary, n_positions=512, n_embd=32, n_layer=2, n_head=4)
+        )
+    if architecture == "gemma2":
+        # Scaled embeddings, soft-capped logits, and a window far shorter than the tests' contexts.
+        return Gemma2ForCausalLM(
+            Gemma2Config(
+                vocab_size=vocabulary, sliding_window=8, query_pre_attn_scalar=8, **shape, **heads
+            )
+        )
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocabulary, initializer_range=0.2, **shape, **heads)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Architecture -> model directory."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(EMBEDDED))
+    directories = {}
+    for architecture in ARCHITECTURES:
+        directory = tmp_path_factory.mktemp("models") / architecture
+        _tiny(architecture, len(tokenizer)).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        directories[architecture] = directory
+    return directories
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_models: dict[str, Path]) -> Path:
+    return tiny_models["llama"]
