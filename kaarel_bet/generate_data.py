@@ -20,6 +20,8 @@ def generate_data(session: Session) -> None:
     # Everything that can be wrong with the settings shows here, before anything is written.
     design = session.experiment.design(session.backend.tokenize)
     with run.writing():
+        if run.has_data:  # another process was faster
+            return
         run.write_settings(session.settings.frozen())
         arms = tuple(run.write_arm(arm) for arm in design.arms)
         evaluations = tuple(run.write_evaluation(e) for e in design.evaluations)

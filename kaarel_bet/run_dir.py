@@ -294,10 +294,6 @@ class RunDirectory:
         results = read_jsonl(path, _RESULTS[evaluation.kind], unfinished_ok=True)
         return {result.id: result for result in results}
 
-    def is_scored(self, arm: str, evaluation: EvaluationEntry) -> bool:
-        """Whether every query has its result."""
-        return len(self.results(arm, evaluation)) == evaluation.n_queries
-
     def scores(self) -> Scores:
         """Everything that was found, in the order of the queries."""
         found: dict[Kind, dict[str, dict[str, list[Any]]]] = {"scoring": {}, "generation": {}}

@@ -23,15 +23,10 @@ def test(session: Session) -> None:
     """Does nothing for queries that have their result."""
     train(session)
     run = session.run
-    missing = [
-        Asking(arm, evaluation, queries)
-        for evaluation in run.manifest().evaluations
-        for arm in evaluation.arms
-        if (queries := _unanswered(run, arm, evaluation))
-    ]
-    if not missing:
+    if not _unasked(run):
         return
     with run.writing():
+        missing = _unasked(run)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
         estimates = [session.backend.estimate(a.queries, model=models[a.arm]) for a in missing]
         n_queries = sum(len(asking.queries) for asking in missing)
@@ -49,11 +44,16 @@ class Asking:
     queries: list[Any]
 
 
-def _unanswered(run: RunDirectory, arm: str, evaluation: EvaluationEntry) -> list[Any]:
-    answered = run.results(arm, evaluation)
-    if len(answered) == evaluation.n_queries:
-        return []
-    return [query for query in run.queries(evaluation) if query.id not in answered]
+def _unasked(run: RunDirectory) -> list[Asking]:
+    askings = []
+    for evaluation in run.manifest().evaluations:
+        queries = run.queries(evaluation)
+        for arm in evaluation.arms:
+            answered = run.results(arm, evaluation)
+            missing = [query for query in queries if query.id not in answered]
+            if missing:
+                askings.append(Asking(arm, evaluation, missing))
+    return askings
 
 
 def _model(session: Session, arm: str) -> str:

@@ -18,11 +18,11 @@ def train(session: Session) -> None:
     """Does nothing for arms whose training is finished; a killed one is taken up where it stopped."""
     generate_data(session)
     run = session.run
-    manifest = run.manifest()
-    missing = [arm for arm in manifest.arms if arm.training_file and not run.has_model(arm.name)]
-    if not missing:
+    if not _untrained(run):
         return
+    manifest = run.manifest()
     with run.writing():
+        missing = _untrained(run)  # another process may have trained in between
         # All of it is checked before any of it is started.
         estimates = [session.backend.estimate(_job(run, manifest.run_id, a)) for a in missing]
         session.agree_to(f"train: {len(missing)} fine-tunes", estimates)
@@ -34,6 +34,11 @@ def train(session: Session) -> None:
             session.say(
                 f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
             )
+
+
+def _untrained(run: RunDirectory) -> list[ArmEntry]:
+    arms = run.manifest().arms
+    return [arm for arm in arms if arm.training_file and not run.has_model(arm.name)]
 
 
 def _job(run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = False) -> FineTuneJob:

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 
 from backends.data import CurvePoint
-from backends.errors import DeviceMemoryError
+from backends.errors import DeviceMemoryError, SettingsError
 from backends.interface import Progress
 from backends.local.adapters import base_of
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
@@ -60,6 +60,7 @@ class Trainer:
 
         Raises:
             DeviceMemoryError: a single example does not fit the device.
+            SettingsError: the training diverged.
             OSError: a checkpoint can't be written.
         """
         state = load_checkpoint(checkpoint, fingerprint, self._parameters, self._optimizer)
@@ -95,7 +96,14 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, step, self.total_steps)
         loss = self._gradients(batch)
-        torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._parameters.values(), self._settings.max_gradient_norm
+        )
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            raise SettingsError(
+                f"local.training.learning_rate: training diverged at step {step + 1} (loss {loss:g}, "
+                f"gradient norm {norm.item():g}); use a lower rate than {self._settings.learning_rate:g}"
+            )
         self._optimizer.step()
         self._optimizer.zero_grad()
         return loss

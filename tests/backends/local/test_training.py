@@ -313,3 +313,13 @@ def test_learning_rate_warms_up_and_decays(schedule: str, expected: list[float])
     )
     rates = [learning_rate(settings, step, 10) for step in (0, 1, 2, 6, 9)]
     assert rates == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_training_that_diverges_is_stopped(
+    model: PeftModel, examples: list[TokenizedExample]
+) -> None:
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, float("inf"))
+    with pytest.raises(SettingsError, match=r"learning_rate: training diverged at step 1 .*lower"):
+        trainer(model, examples)._step(0, examples)
