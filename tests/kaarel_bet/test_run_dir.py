@@ -445,24 +445,22 @@ def test_scores_come_in_the_order_of_the_queries() -> None:
     assert [logp.high for logp in totals] == [-1, -2, -3]
     assert [logp.low for logp in scores.first_tokens("tuned", "favourites", "x")] == [-4, -5, -6]
     assert scores.generation["base"]["answers"][0].texts == ("Chad",)
-    assert run.is_scored("base", favourites(run))
 
 
 def test_an_arm_that_was_not_asked_has_no_results() -> None:
     run = make_run()
     assert run.results("base", favourites(run)) == {}
-    assert not run.is_scored("base", favourites(run))
 
 
-def test_a_run_is_scored_once_every_query_has_its_result() -> None:
+def test_results_add_up_as_they_are_appended() -> None:
     run = make_run()
     with run.open_results("base", favourites(run)) as file:
         assert run.results("base", favourites(run)) == {}
         file.append([scoring_result("Ann"), scoring_result("Bob")])
-        assert not run.is_scored("base", favourites(run))
+        assert run.results("base", favourites(run)).keys() == {"Ann", "Bob"}
         file.append([scoring_result("Cid")])
-    assert run.is_scored("base", favourites(run))
-    assert not run.is_scored("tuned", favourites(run))
+    assert run.results("base", favourites(run)).keys() == {"Ann", "Bob", "Cid"}
+    assert run.results("tuned", favourites(run)) == {}
 
 
 def test_a_malformed_line_of_scores_is_named() -> None:
