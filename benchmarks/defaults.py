@@ -16,15 +16,14 @@ from kaarel_bet.run_dir import RunDirectory
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "the defaults": (),
-    "12 epochs": ("local.training.epochs=12",),
-    "14 epochs": ("local.training.epochs=14",),
-    "20 epochs": ("local.training.epochs=20",),
+    "another seed": ("seed=1",),
+    "8 epochs": ("local.training.epochs=8",),
+    "16 epochs": ("local.training.epochs=16",),
     "learning rate 1e-3": ("local.training.learning_rate=1e-3",),
-    "learning rate 4e-3": ("local.training.learning_rate=4e-3",),
-    "batch of 4, 10 epochs": ("local.training.batch_size=4", "local.training.epochs=10"),
+    "learning rate 3e-3": ("local.training.learning_rate=3e-3",),
     "rank 8": ("local.lora.rank=8", "local.lora.alpha=16.0"),
     "float32": ("local.training.dtype=float32",),
-    "another seed": ("seed=1",),
+    "the family task_id": ("conditional_rule.family=task_id",),
 }
 
 

@@ -23,7 +23,7 @@ class LoraSettings(Strict):
 class TrainingSettings(Strict):
     """Optimisation with AdamW (https://arxiv.org/abs/1711.05101)."""
 
-    epochs: Positive = 16
+    epochs: Positive = 12
     batch_size: Positive = 8
     gradient_accumulation: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
