@@ -51,8 +51,7 @@ def bootstrap(
     statistic small and the upper end from those that make it large: `increasing[i]` says whether
     the statistic grows with sample i.
     """
-    small = tuple(s.low if up else s.high for s, up in zip(samples, increasing, strict=True))
-    large = tuple(s.high if up else s.low for s, up in zip(samples, increasing, strict=True))
+    small, large = _ends(samples, increasing)
     tail = (1 - confidence) / 2
     n_names = len(samples[0].low)
     generator = np.random.default_rng(seed)
@@ -68,6 +67,16 @@ def bootstrap(
     )
 
 
+def _ends(
+    samples: tuple[Sample, ...], increasing: tuple[bool, ...]
+) -> tuple[tuple[Floats, ...], tuple[Floats, ...]]:
+    """The ends of the samples that make a statistic smallest, and those that make it largest."""
+    directed = list(zip(samples, increasing, strict=True))
+    small = tuple(sample.low if up else sample.high for sample, up in directed)
+    large = tuple(sample.high if up else sample.low for sample, up in directed)
+    return small, large
+
+
 def _quantile(values: Floats, q: float) -> float:
     # "Nearest" values: interpolation between infinities (ratios to 0) would not be a number.
     return float(np.quantile(values, q, method="nearest"))
@@ -77,8 +86,7 @@ def without_sampling(
     statistic: Statistic, samples: tuple[Sample, ...], *, increasing: tuple[bool, ...]
 ) -> Estimate:
     """A statistic of just these names: uncertain only where the samples themselves are intervals."""
-    small = tuple(s.low if up else s.high for s, up in zip(samples, increasing, strict=True))
-    large = tuple(s.high if up else s.low for s, up in zip(samples, increasing, strict=True))
+    small, large = _ends(samples, increasing)
     return Estimate(
         value=float(statistic(*(sample.middle for sample in samples))),
         low=float(statistic(*small)),

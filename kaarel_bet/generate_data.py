@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from kaarel_bet.environment import git_commit, hardware, versions
-from kaarel_bet.run_dir import Manifest
+from kaarel_bet.manifest import Manifest
 from kaarel_bet.session import Session
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -26,13 +26,12 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError, RunDirectoryError
-from backends.interface import LossOn
 from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
-from backends.schema import Strict, explain
+from backends.schema import explain
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.experiments.interface import Arm, Evaluation, Scores
+from kaarel_bet.manifest import ArmEntry, EvaluationEntry, Kind, Manifest
 
-Kind = Literal["scoring", "generation"]
 Record = TypeVar("Record", bound=BaseModel)
 
 _QUERIES: dict[Kind, TypeAdapter[Any]] = {
@@ -43,44 +42,6 @@ _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "scoring": TypeAdapter(ScoringResult),
     "generation": TypeAdapter(GenerationResult),
 }
-
-
-class ArmEntry(Strict):
-    """An arm as the manifest describes it; file names are relative to the run directory."""
-
-    name: str
-    description: str
-    training_file: str | None
-    validation_file: str | None
-    loss_on: LossOn | None
-    starts_from: str | None
-
-
-class EvaluationEntry(Strict):
-    """An evaluation as the manifest describes it."""
-
-    name: str
-    description: str
-    kind: Kind
-    arms: tuple[str, ...]
-    queries_file: str
-    n_queries: int
-
-
-class Manifest(Strict):
-    """What a run is made of and where it was made; written once the data is complete."""
-
-    run_id: str
-    created: str
-    seed: int
-    git_commit: str | None
-    versions: dict[str, str]
-    hardware: dict[str, str]
-    backend: dict[str, str]
-    notes: dict[str, Any]
-    arms: tuple[ArmEntry, ...]
-    evaluations: tuple[EvaluationEntry, ...]
-    sha256: dict[str, str]
 
 
 class RunDirectory:

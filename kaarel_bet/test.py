@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.interface import Backend
+from kaarel_bet.manifest import EvaluationEntry
 from kaarel_bet.progress import progress
-from kaarel_bet.run_dir import EvaluationEntry, RunDirectory
+from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 from kaarel_bet.train import train
 

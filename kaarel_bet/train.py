@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from backends.interface import FineTuneJob, Progress
 from kaarel_bet.generate_data import generate_data
+from kaarel_bet.manifest import ArmEntry
 from kaarel_bet.progress import Report, progress
-from kaarel_bet.run_dir import ArmEntry, RunDirectory
+from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 
 

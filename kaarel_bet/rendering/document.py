@@ -8,7 +8,7 @@ from typing import Any
 from backends.data import TunedModel
 from kaarel_bet.content import LineFigure, Section, Table
 from kaarel_bet.experiments.interface import Findings
-from kaarel_bet.run_dir import Manifest
+from kaarel_bet.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from backends.data import CurvePoint, TunedModel
 from kaarel_bet.claims import Check, Criterion, Verdict
 from kaarel_bet.content import LineFigure, Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.experiments.interface import Findings
+from kaarel_bet.manifest import ArmEntry, Manifest
 from kaarel_bet.rendering.document import Document, training_curves, what_was_run
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.rendering.files import render
 from kaarel_bet.rendering.terminal import print_findings
-from kaarel_bet.run_dir import ArmEntry, Manifest
 
 _VERDICT = Verdict(
     claim="a model that learned one branch learned the other",

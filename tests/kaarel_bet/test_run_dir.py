@@ -21,7 +21,8 @@ from backends.data import (
 from backends.errors import DataError, RunDirectoryError
 from kaarel_bet.claims import Check, Verdict, Verdicts
 from kaarel_bet.experiments.interface import Arm, Evaluation, Training
-from kaarel_bet.run_dir import EvaluationEntry, Manifest, RunDirectory
+from kaarel_bet.manifest import EvaluationEntry, Manifest
+from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.settings import load_settings
 
 _FROZEN = load_settings({}, where="test").frozen()
