@@ -3,7 +3,6 @@
 uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
 
-import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +14,6 @@ from kaarel_bet.progress import progress
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 from kaarel_bet.train import train
-
-_BATCH = 16
-"""Results written (and forced to disk) at a time, where a backend gives them one by one."""
 
 
 def test(session: Session) -> None:
@@ -70,9 +66,9 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
         for asking in askings:
             report(done, total, asking.evaluation.name)
             with session.run.open_results(asking.arm, asking.evaluation) as file:
-                for batch in _batches(_ask(session.backend, model, asking)):
-                    file.append(batch)
-                    done += len(batch)
+                for result in _ask(session.backend, model, asking):
+                    file.append([result])
+                    done += 1
                     report(done, total, asking.evaluation.name)
 
 
@@ -80,11 +76,6 @@ def _ask(backend: Backend, model: str, asking: Asking) -> Iterator[Any]:
     if asking.evaluation.kind == "scoring":
         return backend.score(model, asking.queries)
     return backend.generate(model, asking.queries)
-
-
-def _batches(results: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
-    while batch := tuple(itertools.islice(results, _BATCH)):
-        yield batch
 
 
 if __name__ == "__main__":
