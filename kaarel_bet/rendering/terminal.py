@@ -33,9 +33,11 @@ def _print_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def _print_table(console: Console, title: str, table: Table) -> None:
-    shown = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    shown = RichTable(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     for column in table.columns:
         shown.add_column(column)
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+    console.print(shown, "")

@@ -24,7 +24,7 @@ class Cell:
     @property
     def title(self) -> str:
         """The cell in words."""
-        return f"{self.mode}, {'with' if self.instructions else 'without'} instructions"
+        return f"{self.mode} {'with' if self.instructions else 'without'} instructions"
 
 
 CELLS = tuple(Cell(mode, given) for mode in ("TRAIN", "TEST") for given in (True, False))

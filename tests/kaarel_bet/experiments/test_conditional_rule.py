@@ -823,7 +823,7 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
     assert "All 36 readings come out the same: author." in text
     _, (transcript,) = content["Sample prompts and answers"]
     assert isinstance(transcript, Transcript)
-    assert transcript.title == "TRAIN, with instructions: Ann"
+    assert transcript.title == "TRAIN with instructions: Ann"
     assert transcript.prompt == "<|user|>Ann"
     assert transcript.answers == dict.fromkeys(ALL_ARMS, "Lima")
     _, (figure,) = content["Every name"]
