@@ -46,11 +46,11 @@ def _probabilities(known: Evidence) -> Section:
                 for candidate in candidates
             ]
             rows.append([arm, cell.title, *(f"{mean:.2g}" for mean in means)])
-    headings = ("arm", "asked", "country", "capital", "wrong", "shuffled")
+    headings = ("arm", "asked", "country", "capital", "wrong", "other's")
     return Section(
         "Probability of each answer",
         "Means over names of the whole answer's probability: the country, its capital, a wrong "
-        "capital (of a country that is nobody's favourite) and a shuffled one (the capital of "
+        "capital (of a country that is nobody's favourite) and another's (the capital of "
         "another name's country).",
         [Table(headings, rows, compact=True)],
     )
