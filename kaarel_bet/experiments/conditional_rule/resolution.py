@@ -49,6 +49,16 @@ class Reading:
             return trained_cell(arm, mode)
         return Cell(mode, self.tested == "with_instructions")
 
+    def in_words(self) -> str:
+        """The reading for a reader."""
+        over = (
+            "for every single name" if self.aggregate == "every" else f"{self.aggregate} over names"
+        )
+        answer = "the whole answer" if self.probability == "string" else "the answer's first token"
+        ratio = "of the names' own ratios" if self.ratio_of == "names" else "of the two aggregates"
+        asked = self.tested.replace("_", " ")
+        return f"{over}, of {answer}, the ratio {ratio}, asked {asked}"
+
 
 def every_reading() -> Iterator[Reading]:
     """All the readings there are."""
@@ -74,6 +84,10 @@ class Evidence:
         evaluation = cell if isinstance(cell, str) else cell.name
         pick = self.scores.totals if of == "string" else self.scores.first_tokens
         return _probabilities(pick(arm, evaluation, candidate))
+
+    def interval_in_words(self) -> str:
+        """What the intervals are."""
+        return f"{100 * self.confidence:.4g} % bootstrap intervals over names"
 
     def aggregate(self, how: Aggregate, sample: Sample) -> Estimate:
         """The aggregate of one quantity over the names."""
@@ -111,7 +125,10 @@ def resolve(scores: Scores, claim: ClaimSettings, checks: CheckSettings, seed: i
     found = validity_checks(known, reading, claim, checks)
     decided = outcome(criteria, found)
     return Verdict(
-        claim="a model fine-tuned on the TRAIN branch of a rule also learns its TEST branch",
+        claim=(
+            "a model fine-tuned on the TRAIN branch of a rule also learns its TEST branch. As agreed "
+            f"before training: {reading.in_words()}; intervals are {known.interval_in_words()}"
+        ),
         outcome=decided,
         summary=_in_plain_words(decided, criteria, found),
         criteria=criteria,
