@@ -127,7 +127,7 @@ def resolve(scores: Scores, claim: ClaimSettings, checks: CheckSettings, seed: i
     return Verdict(
         claim=(
             "a model fine-tuned on the TRAIN branch of a rule also learns its TEST branch. As agreed "
-            f"before training: {reading.in_words()}; intervals are {known.interval_in_words()}"
+            f"before training: {reading.in_words()}; with {known.interval_in_words()}"
         ),
         outcome=decided,
         summary=_in_plain_words(decided, criteria, found),
