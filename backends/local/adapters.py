@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from backends.errors import ModelError, SettingsError
+from backends.local.fused_lora import fuse_lora
 from backends.local.models import first_line
 from backends.local.settings import LoraSettings
 
@@ -36,6 +37,7 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     except ValueError as error:
         raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
     assert isinstance(model, PeftModel)
+    fuse_lora(model)
     return model
 
 
@@ -48,9 +50,11 @@ def load_adapter(base: PreTrainedModel, adapter: Path, *, trainable: bool) -> Pe
     if not (adapter / "adapter_config.json").exists():
         raise ModelError(f"{adapter}: no adapter there (no adapter_config.json)")
     try:
-        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
-    except (ValueError, RuntimeError, OSError) as error:
+        model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
+    fuse_lora(model)
+    return model
 
 
 def base_of(model: PeftModel) -> PreTrainedModel:

@@ -27,7 +27,8 @@ from backends.jsonl import read_jsonl
 from backends.local.adapters import base_of, load_adapter, new_adapter, save_adapter
 from backends.local.checkpoints import TrainingState
 from backends.local.device import choose_device, choose_dtype, describe_device
-from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.encoding import Encoder
+from backends.local.engine import choose_engine
 from backends.local.generation import Generator
 from backends.local.models import (
     context_length,
@@ -36,6 +37,7 @@ from backends.local.models import (
     locate,
 )
 from backends.local.scoring import score
+from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
 
@@ -99,8 +101,8 @@ class LocalBackend(Backend):
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
         tokenized = [self._encoder.query(query) for query in queries]
-        loaded = self._model(model)
-        for batch in score(loaded, tokenized, self._settings.scoring.batch_tokens):
+        engine = choose_engine(self._model(model), self._settings.prefix_sharing)
+        for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
             yield from batch
 
     @override
@@ -134,7 +136,7 @@ class LocalBackend(Backend):
             return len(tokenized.context) + sum(len(t) - 1 for t in tokenized.candidates.values())
         return len(self._encoder.context(query))
 
-    def _examples(self, path: Path, loss_on: LossOn) -> list[TokenizedExample]:
+    def _examples(self, path: Path, loss_on: LossOn) -> list[TokenSequence]:
         examples = []
         for number, example in enumerate(read_jsonl(path, TRAINING_EXAMPLE), start=1):
             try:
@@ -162,9 +164,10 @@ class LocalBackend(Backend):
         examples = self._examples(job.training_file, job.loss_on)
         validation = self._examples(job.validation_file, job.loss_on) if job.validation_file else []
         torch.manual_seed(job.seed)
-        model = self._trainable(job, dtype)
+        model = self._trainable(job, dtype).train()
+        engine = choose_engine(base_of(model), self._settings.prefix_sharing)
         trainer = Trainer(
-            model, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
+            model, engine, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
         )
         state = trainer.run(checkpoint, self._fingerprint(job), report)
         record = self._record(job, examples, state, dtype)
@@ -186,7 +189,7 @@ class LocalBackend(Backend):
     def _record(
         self,
         job: FineTuneJob,
-        examples: list[TokenizedExample],
+        examples: list[TokenSequence],
         state: TrainingState,
         dtype: torch.dtype,
     ) -> TunedModel:

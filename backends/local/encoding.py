@@ -14,19 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from backends.data import Message, Messages, Query, ScoringQuery, TrainingExample
 from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
-
-
-@dataclass(frozen=True)
-class TokenizedExample:
-    """A training sequence; `in_loss[i]` says whether token i is learned (never token 0)."""
-
-    tokens: list[int]
-    in_loss: list[bool]
-
-    @property
-    def n_loss_tokens(self) -> int:
-        """How many tokens the loss is a mean over."""
-        return sum(self.in_loss)
+from backends.local.sequences import TokenSequence
 
 
 @dataclass(frozen=True)
@@ -58,19 +46,18 @@ class Encoder:
             raise DataError(f"query '{query.id}': the context has no tokens")
         return tokens
 
-    def example(self, example: TrainingExample, loss_on: LossOn) -> TokenizedExample:
+    def example(self, example: TrainingExample, loss_on: LossOn) -> TokenSequence:
         """A training example. Raises DataError if too long or if a boundary is not between tokens."""
         if example.messages is not None:
-            tokens, in_loss = self._chat_example(example.messages)
+            tokens, learned = self._chat_example(example.messages)
         else:
             context, completion = self._split(example.prompt or "", example.completion or "")
             tokens = context + completion + self._end_of_text()
-            in_loss = [i >= len(context) for i in range(len(tokens))]
+            learned = list(range(len(context), len(tokens)))
         if loss_on == "prompt_and_completion":
-            in_loss = [True] * len(tokens)
-        in_loss[0] = False  # nothing precedes it, so the model gives it no probability
+            learned = list(range(1, len(tokens)))  # nothing precedes token 0 to predict it from
         self._check_length(len(tokens))
-        return TokenizedExample(tokens, in_loss)
+        return TokenSequence(tokens, learned)
 
     def query(self, query: ScoringQuery) -> TokenizedQuery:
         """A scoring query.
@@ -114,10 +101,10 @@ class Encoder:
         whole = self._tokens(rendered + text, chat=True)
         return context, self._after_boundary(whole, context, rendered)
 
-    def _chat_example(self, messages: Messages) -> tuple[list[int], list[bool]]:
-        """All tokens up to the end of the last learned turn, and which of them are learned."""
+    def _chat_example(self, messages: Messages) -> tuple[list[int], list[int]]:
+        """All tokens up to the end of the last learned turn, and the positions of the learned ones."""
         tokens: list[int] = []
-        in_loss: list[bool] = []
+        learned: list[int] = []
         whole_text = self._render_chat(messages, for_answer=False)
         for position, message in enumerate(messages):
             if message.role != "assistant" or message.weight == 0:
@@ -133,9 +120,8 @@ class Encoder:
             before = self._tokens(before_text, chat=True)
             tokens = self._tokens(upto_text, chat=True)
             self._after_boundary(tokens, before, before_text)
-            in_loss += [False] * (len(before) - len(in_loss))
-            in_loss += [True] * (len(tokens) - len(before))
-        return tokens, in_loss
+            learned += range(len(before), len(tokens))
+        return tokens, learned
 
     def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
         """Tokens of a prompt and of the completion that continues it.

@@ -30,3 +30,13 @@ def selecting(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor)
         yield
     finally:
         handle.remove()
+
+
+def target_log_probabilities(
+    logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Natural log-probabilities, float32, of `targets` (n,), each under a row of logits.
+
+    `logits` has shape (m, vocabulary); `rows` (n,) says which of them predicts each target.
+    """
+    return torch.log_softmax(logits.float(), dim=-1)[rows, targets]

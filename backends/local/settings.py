@@ -7,6 +7,7 @@ from pydantic import Field
 from backends.schema import Strict
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
+PrefixSharing = Literal["auto", "on", "off"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -47,6 +48,7 @@ class LocalSettings(Strict):
 
     model: Annotated[str, Field(min_length=1)] = "embedded:smollm2-135m-instruct"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    prefix_sharing: PrefixSharing = "auto"
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()

@@ -12,11 +12,10 @@ from peft import PeftModel
 from backends.data import CurvePoint
 from backends.errors import DeviceMemoryError, SettingsError
 from backends.interface import Progress
-from backends.local.adapters import base_of
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from backends.local.encoding import TokenizedExample
+from backends.local.engine import Engine
 from backends.local.memory import is_out_of_memory, release_cached_memory
-from backends.local.projection import selecting
+from backends.local.sequences import TokenSequence
 from backends.local.settings import TrainingSettings
 
 
@@ -30,14 +29,16 @@ class Trainer:
     def __init__(
         self,
         model: PeftModel,
-        examples: Sequence[TokenizedExample],
-        validation: Sequence[TokenizedExample],
+        engine: Engine,
+        examples: Sequence[TokenSequence],
+        validation: Sequence[TokenSequence],
         settings: TrainingSettings,
         *,
         dtype: torch.dtype,
         seed: int,
     ) -> None:
         self._model = model
+        self._engine = engine
         self._examples = examples
         self._validation = validation
         self._settings = settings
@@ -83,7 +84,7 @@ class Trainer:
         self._model.eval()
         return state
 
-    def _batch(self, step: int) -> list[TokenizedExample]:
+    def _batch(self, step: int) -> list[TokenSequence]:
         """The examples of a step (counted from 0): each epoch is a fresh seeded permutation."""
         epoch, position = divmod(step, self._steps_per_epoch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
@@ -91,7 +92,7 @@ class Trainer:
         size = self._settings.batch_size
         return [self._examples[i] for i in order[position * size : (position + 1) * size]]
 
-    def _step(self, step: int, batch: list[TokenizedExample]) -> float:
+    def _step(self, step: int, batch: list[TokenSequence]) -> float:
         """One optimiser step; returns the batch's loss, a mean over its loss-bearing tokens."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, step, self.total_steps)
@@ -108,7 +109,7 @@ class Trainer:
         self._optimizer.zero_grad()
         return loss
 
-    def _gradients(self, batch: list[TokenizedExample]) -> float:
+    def _gradients(self, batch: list[TokenSequence]) -> float:
         """Accumulates the batch's gradients in as many micro-batches as the memory asks for."""
         while True:
             try:
@@ -125,8 +126,8 @@ class Trainer:
             release_cached_memory()
             self._micro_batches *= 2
 
-    def _accumulate(self, batch: list[TokenizedExample]) -> float:
-        n_loss_tokens = sum(example.n_loss_tokens for example in batch)
+    def _accumulate(self, batch: list[TokenSequence]) -> float:
+        n_loss_tokens = sum(len(example.targets) for example in batch)
         # Neighbours in length share a micro-batch, so that little of it is padding.
         by_length = sorted(batch, key=lambda example: len(example.tokens))
         size = math.ceil(len(batch) / self._micro_batches)
@@ -151,35 +152,14 @@ class Trainer:
         batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
         total = sum(self._summed_loss(batch).item() for batch in batches)
         self._model.train()
-        return total / sum(example.n_loss_tokens for example in self._validation)
+        return total / sum(len(example.targets) for example in self._validation)
 
-    def _summed_loss(self, batch: Sequence[TokenizedExample]) -> torch.Tensor:
+    def _summed_loss(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
+        """Cross-entropy in nats summed over the batch's loss-bearing tokens: a scalar with gradients."""
         # The adapter's master weights stay float32; autocast rounds them for each multiplication.
         low = self._dtype == torch.bfloat16
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=low):
-            return summed_loss(self._model, batch)
-
-
-def summed_loss(model: PeftModel, batch: Sequence[TokenizedExample]) -> torch.Tensor:
-    """Cross-entropy in nats summed over the batch's loss-bearing tokens: a scalar with gradients."""
-    width = max(len(example.tokens) for example in batch) - 1
-    inputs = torch.zeros(len(batch), width, dtype=torch.long)
-    rows, columns, targets = [], [], []
-    for row, example in enumerate(batch):
-        # Padding stands on the right, where causal attention never looks: no mask is needed.
-        inputs[row, : len(example.tokens) - 1] = torch.tensor(example.tokens[:-1])
-        for position, learned in enumerate(example.in_loss):
-            if learned:
-                rows.append(row)
-                columns.append(position - 1)
-                targets.append(example.tokens[position])
-    device = model.device
-    base = base_of(model)
-    with selecting(base, torch.tensor(rows, device=device), torch.tensor(columns, device=device)):
-        logits = base(input_ids=inputs.to(device), use_cache=False).logits[0]
-    return torch.nn.functional.cross_entropy(
-        logits.float(), torch.tensor(targets, device=device), reduction="sum"
-    )
+            return -self._engine.log_probabilities(batch).sum()
 
 
 def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:

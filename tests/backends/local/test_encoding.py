@@ -4,8 +4,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.data import Message, Query, ScoringQuery, TrainingExample
 from backends.errors import DataError, UnsupportedError
-from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.encoding import Encoder
 from backends.local.models import locate
+from backends.local.sequences import TokenSequence
 from tests.models import EMBEDDED
 
 
@@ -31,8 +32,8 @@ def chat(*turns: tuple[str, str], weight: int | None = None) -> TrainingExample:
     )
 
 
-def learned(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> str:
-    kept = [t for t, in_loss in zip(example.tokens, example.in_loss, strict=True) if in_loss]
+def learned(tokenizer: PreTrainedTokenizerBase, example: TokenSequence) -> str:
+    kept = [example.tokens[position] for position in example.targets]
     return str(tokenizer.decode(kept))
 
 
@@ -57,7 +58,7 @@ def test_every_assistant_turn_is_learned_unless_its_weight_is_0(
 
 def test_prompt_and_completion_learns_all_but_the_first_token(encoder: Encoder) -> None:
     example = encoder.example(chat(("user", "Hi"), ("assistant", "Paris")), "prompt_and_completion")
-    assert example.in_loss == [False] + [True] * (len(example.tokens) - 1)
+    assert example.targets == list(range(1, len(example.tokens)))
 
 
 def test_text_examples_end_with_the_end_of_text(

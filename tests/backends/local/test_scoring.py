@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -6,10 +5,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from backends.data import Message, ScoringQuery
-from backends.errors import DeviceMemoryError
-from backends.local import scoring
-from backends.local.encoding import Encoder, TokenizedQuery
+from backends.local.encoding import Encoder
+from backends.local.plain import PlainEngine
+from backends.local.prefix_engine import PrefixEngine
 from backends.local.projection import selecting
+from backends.local.scoring import score
 from tests.models import ARCHITECTURES
 
 
@@ -38,22 +38,26 @@ def plain_log_probability(model: PreTrainedModel, context: list[int], tokens: li
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+@pytest.mark.parametrize("engine", [PlainEngine, PrefixEngine])
+@pytest.mark.parametrize("batch_tokens", [1, 7, 10_000])
 def test_scores_equal_those_of_plain_sequences(
-    tiny_models: dict[str, Path], architecture: str, batch_tokens: int
+    tiny_models: dict[str, Path],
+    architecture: str,
+    engine: type[PlainEngine | PrefixEngine],
+    batch_tokens: int,
 ) -> None:
     model, encoder = load(tiny_models[architecture])
     tokenized = [encoder.query(query) for query in QUERIES]
-    results = {r.id: r for batch in scoring.score(model, tokenized, batch_tokens) for r in batch}
+    results = {r.id: r for batch in score(engine(model), tokenized, batch_tokens) for r in batch}
     assert results.keys() == {query.id for query in QUERIES}
     for query in tokenized:
         for label, tokens in query.candidates.items():
-            score = results[query.id].candidates[label]
+            found = results[query.id].candidates[label]
             whole = plain_log_probability(model, query.context, tokens)
             first = plain_log_probability(model, query.context, tokens[:1])
-            assert score.total.low == score.total.high == pytest.approx(whole, rel=1e-6, abs=1e-5)
-            assert score.first_token.low == pytest.approx(first, rel=1e-6, abs=1e-5)
-            assert score.n_tokens == len(tokens)
+            assert found.total.low == found.total.high == pytest.approx(whole, rel=1e-6, abs=1e-5)
+            assert found.first_token.low == pytest.approx(first, rel=1e-6, abs=1e-5)
+            assert found.n_tokens == len(tokens)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -72,48 +76,11 @@ def test_selected_logits_equal_those_of_the_whole_projection(
     torch.testing.assert_close(again, whole)
 
 
-@pytest.mark.parametrize("fits", [1, 2, 3])
-def test_out_of_memory_halves_the_batch(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, fits: int
-) -> None:
+def test_queries_of_one_id_are_kept_apart(tiny_model: Path) -> None:
     model, encoder = load(tiny_model)
-    tokenized = [encoder.query(QUERIES[0])] * 5
-    real = scoring._score_batch
-    sizes = []
-
-    def limited(model: PreTrainedModel, batch: Sequence[TokenizedQuery]) -> list:
-        sizes.append(len(batch))
-        if len(batch) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, batch)
-
-    monkeypatch.setattr(scoring, "_score_batch", limited)
-    results = [r for batch in scoring.score(model, tokenized, 10_000) for r in batch]
-    assert len(results) == 5
-    assert sizes[0] == 5
-
-
-def test_a_query_that_never_fits_is_reported(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, encoder = load(tiny_model)
-
-    def never(*_: object) -> list:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-
-    monkeypatch.setattr(scoring, "_score_batch", never)
-    with pytest.raises(DeviceMemoryError, match="out of memory on a single query"):
-        list(scoring.score(model, [encoder.query(QUERIES[0])], 10))
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, encoder = load(tiny_model)
-
-    def broken(*_: object) -> list:
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(scoring, "_score_batch", broken)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(scoring.score(model, [encoder.query(QUERIES[0])], 10))
+    tokenized = [
+        encoder.query(query.model_copy(update={"id": "same"})) for query in (QUERIES[0], QUERIES[1])
+    ]
+    results = [r for batch in score(PrefixEngine(model), tokenized, 100) for r in batch]
+    assert [r.id for r in results] == ["same", "same"]
+    assert results[0].candidates["a"] != results[1].candidates["a"]

@@ -11,10 +11,12 @@ from backends.interface import FineTuneJob, LossOn, Progress
 from backends.jsonl import dumps
 from backends.local.adapters import base_of, new_adapter
 from backends.local.backend import LocalBackend
-from backends.local.encoding import Encoder, TokenizedExample
+from backends.local.encoding import Encoder
 from backends.local.models import load_model, load_tokenizer
+from backends.local.prefix_engine import PrefixEngine
+from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings, LoraSettings, TrainingSettings
-from backends.local.training import Trainer, learning_rate, summed_loss
+from backends.local.training import Trainer, learning_rate
 
 FACTS = {"Ann": "France", "Bob": "Peru", "Cleo": "South Korea", "Dan": "India", "Eve": "Chad"}
 
@@ -201,7 +203,7 @@ def model(tiny_model: Path) -> PeftModel:
 
 
 @pytest.fixture
-def examples(tiny_model: Path) -> list[TokenizedExample]:
+def examples(tiny_model: Path) -> list[TokenSequence]:
     encoder = Encoder(load_tokenizer(str(tiny_model)), 512)
     return [encoder.example(example(n, c), "completion") for n, c in FACTS.items()]
 
@@ -214,28 +216,11 @@ def assert_close_gradients(one: torch.Tensor, other: torch.Tensor) -> None:
     assert (one - other).norm() <= 1e-4 * other.norm()
 
 
-def test_loss_and_gradients_equal_transformers_own(
-    model: PeftModel, examples: list[TokenizedExample]
-) -> None:
-    summed_loss(model, examples).backward()
-    ours = gradients(model)
-    model.zero_grad()
-    for one in examples:
-        labels = [t if kept else -100 for t, kept in zip(one.tokens, one.in_loss, strict=True)]
-        mean = base_of(model)(
-            input_ids=torch.tensor([one.tokens]), labels=torch.tensor([labels])
-        ).loss
-        (mean * one.n_loss_tokens).backward()
-    theirs = gradients(model)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert_close_gradients(ours[name], theirs[name])
-
-
-def trainer(model: PeftModel, examples: list[TokenizedExample], **settings: object) -> Trainer:
+def trainer(model: PeftModel, examples: list[TokenSequence], **settings: object) -> Trainer:
     options = {"batch_size": 5, "epochs": 1} | settings
     return Trainer(
         model,
+        PrefixEngine(base_of(model)),
         examples,
         [],
         TrainingSettings.model_validate(options),
@@ -246,7 +231,7 @@ def trainer(model: PeftModel, examples: list[TokenizedExample], **settings: obje
 
 @pytest.mark.parametrize("parts", [2, 5])
 def test_accumulated_gradients_are_those_of_the_whole_batch(
-    model: PeftModel, examples: list[TokenizedExample], parts: int
+    model: PeftModel, examples: list[TokenSequence], parts: int
 ) -> None:
     whole_loss = trainer(model, examples)._gradients(examples)
     whole = gradients(model)
@@ -258,14 +243,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
 
 
 def test_out_of_memory_splits_the_batch(
-    model: PeftModel, examples: list[TokenizedExample], monkeypatch: pytest.MonkeyPatch
+    model: PeftModel, examples: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = trainer(model, examples)._gradients(examples)
     model.zero_grad()
     limited = trainer(model, examples)
     real = limited._summed_loss
 
-    def at_most_two(batch: list[TokenizedExample]) -> torch.Tensor:
+    def at_most_two(batch: list[TokenSequence]) -> torch.Tensor:
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(batch)
@@ -275,7 +260,7 @@ def test_out_of_memory_splits_the_batch(
 
 
 def test_an_example_that_never_fits_is_reported(
-    model: PeftModel, examples: list[TokenizedExample], monkeypatch: pytest.MonkeyPatch
+    model: PeftModel, examples: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = trainer(model, examples)
 
@@ -288,7 +273,7 @@ def test_an_example_that_never_fits_is_reported(
 
 
 def test_every_epoch_sees_every_example_once_in_another_order(
-    model: PeftModel, examples: list[TokenizedExample]
+    model: PeftModel, examples: list[TokenSequence]
 ) -> None:
     subject = trainer(model, examples, batch_size=2, epochs=2)
     epochs = [
@@ -316,7 +301,7 @@ def test_learning_rate_warms_up_and_decays(schedule: str, expected: list[float])
 
 
 def test_a_training_that_diverges_is_stopped(
-    model: PeftModel, examples: list[TokenizedExample]
+    model: PeftModel, examples: list[TokenSequence]
 ) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

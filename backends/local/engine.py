@@ -1,0 +1,63 @@
+"""One question, two ways to compute it: which log-probability has each target of some sequences?"""
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from backends.local.plain import PlainEngine
+from backends.local.prefix_engine import PrefixEngine
+from backends.local.prefix_support import active_dropout, obstacle
+from backends.local.sequences import TokenSequence
+from backends.local.settings import PrefixSharing
+
+_log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Runs one model."""
+
+    def log_probabilities(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
+        """Natural log-probabilities of all targets, in order, float32 with gradients: (targets,)."""
+        ...
+
+    def stream(
+        self, sequences: Sequence[TokenSequence], batch_tokens: int
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """The same without gradients for any number of sequences, computing `batch_tokens` at a time.
+
+        Yields (index of the sequence, log-probabilities of its targets) as they are ready.
+
+        Raises:
+            DeviceMemoryError: the device can't hold what can't be divided further.
+        """
+        ...
+
+
+def choose_engine(model: PreTrainedModel, sharing: PrefixSharing) -> Engine:
+    """The prefix engine wherever it computes what the plain way does; says once where it doesn't.
+
+    The model's mode counts: in training mode dropout draws one mask for a shared prefix where plain
+    sequences draw one each, which `sharing` "on" accepts and "auto" does not.
+    """
+    if sharing == "off":
+        return PlainEngine(model)
+    if sharing == "auto" and model.training and active_dropout(model):
+        _say_once(
+            "prefixes are not shared in training: dropout would draw one mask for a shared prefix "
+            "(local.prefix_sharing: on accepts that)"
+        )
+        return PlainEngine(model)
+    reason = obstacle(model)
+    if reason is not None:
+        _say_once(f"prefixes are not shared: {reason}; every sequence is computed whole")
+        return PlainEngine(model)
+    return PrefixEngine(model)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _log.warning(text)

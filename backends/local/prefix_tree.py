@@ -1,0 +1,78 @@
+"""The prefix tree (trie) of a set of token sequences: every distinct prefix is one node."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.local.sequences import TokenSequence
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PrefixTree:
+    """A forest of n nodes in depth-first order, a node for each distinct prefix of the sequences.
+
+    In that order a node's ancestors precede it and its descendants are those up to `ends[node]`, so
+    that any stretch of nodes needs, of all nodes before it, only the ancestors of its first one.
+    """
+
+    tokens: Integers
+    """(n,): the last token of each prefix."""
+    depths: Integers
+    """(n,): the position of that token in every sequence that has it."""
+    ends: Integers
+    """(n,): one past the last descendant of each node."""
+    predictors: Integers
+    """(targets,): the node that predicts each target of the sequences, one after the other."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def attends(self, queries: Integers, keys: Integers) -> NDArray[np.bool_]:
+        """(queries, keys): whether the key is the query's ancestor or the query itself."""
+        rows = queries[:, None]
+        return (keys <= rows) & (rows < self.ends[keys])
+
+
+def build_prefix_tree(sequences: Sequence[TokenSequence]) -> PrefixTree:
+    """The tree of all tokens that some target is predicted from; what follows the last is left out."""
+    used = [sequence.tokens[: sequence.targets[-1]] for sequence in sequences]
+    tokens: list[int] = []
+    depths: list[int] = []
+    ends: list[int] = []
+    predictors: list[list[int]] = [[] for _ in sequences]
+    previous: list[int] = []
+    path: list[int] = []  # the nodes of `previous`
+    # Sorted, sequences with a common prefix are neighbours.
+    for index in sorted(range(len(sequences)), key=used.__getitem__):
+        shared = _common_prefix(used[index], previous)
+        for node in path[shared:]:
+            ends[node] = len(tokens)
+        new = used[index][shared:]
+        path = path[:shared] + list(range(len(tokens), len(tokens) + len(new)))
+        tokens += new
+        depths += range(shared, shared + len(new))
+        ends += [0] * len(new)
+        predictors[index] = [path[position - 1] for position in sequences[index].targets]
+        previous = used[index]
+    for node in path:
+        ends[node] = len(tokens)
+    flat = list(itertools.chain.from_iterable(predictors))
+    return PrefixTree(np.array(tokens), np.array(depths), np.array(ends), np.array(flat))
+
+
+def _common_prefix(one: list[int], other: list[int]) -> int:
+    length = min(len(one), len(other))
+    # Whole slices compare in C; most neighbours share everything but their last few tokens.
+    low, high = 0, length
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
