@@ -1,5 +1,6 @@
 """LoRA adapters: made, loaded and saved as PEFT's own directories."""
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,6 +14,8 @@ from backends.errors import ModelError, SettingsError
 from backends.local.fused_lora import fuse_lora
 from backends.local.models import first_line
 from backends.local.settings import LoraSettings
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # peft 0.21 asks transformers 5 by an old name on every adapter; nothing a user could act on.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
@@ -65,7 +68,7 @@ def base_of(model: PeftModel) -> PreTrainedModel:
 
 
 def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
-    """Puts the adapter's directory in place in one step, with extra text files in it.
+    """Puts the adapter's directory in place, whole or not at all, with extra text files in it.
 
     Raises:
         OSError: it can't be written; nothing of it is left then.
@@ -76,6 +79,8 @@ def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
         model.save_pretrained(str(working))
         for name, text in extra.items():
             (working / name).write_text(text)
+        with (working / ADAPTER_WEIGHTS).open("rb") as file:
+            os.fsync(file.fileno())  # before the run says that it has a model
         working.chmod(0o755)  # mkdtemp's is for one user only
         shutil.rmtree(target, ignore_errors=True)
         working.rename(target)

@@ -5,9 +5,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from typing_extensions import override
@@ -24,7 +26,13 @@ from backends.data import (
 from backends.errors import DataError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
 from backends.jsonl import read_jsonl
-from backends.local.adapters import base_of, load_adapter, new_adapter, save_adapter
+from backends.local.adapters import (
+    ADAPTER_WEIGHTS,
+    base_of,
+    load_adapter,
+    new_adapter,
+    save_adapter,
+)
 from backends.local.checkpoints import TrainingState
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder
@@ -36,12 +44,21 @@ from backends.local.models import (
     load_tokenizer,
     locate,
 )
+from backends.local.prefix_engine import PrefixEngine
 from backends.local.scoring import score
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
+from backends.schema import Strict
 
 _RECORD = "tuned_model.json"
+
+
+class _Record(Strict):
+    """What lies beside a finished adapter: of which job it is, and what was done."""
+
+    fingerprint: str
+    tuned_model: TunedModel
 
 
 class LocalBackend(Backend):
@@ -63,12 +80,11 @@ class LocalBackend(Backend):
 
     @override
     def describe(self) -> dict[str, str]:
-        training = choose_dtype(self._settings.training.dtype, self._device)
         scoring = choose_dtype(self._settings.scoring.dtype, self._device)
         return {
             "model": self._settings.model,
             "device": describe_device(self._device),
-            "training dtype": str(training).removeprefix("torch."),
+            "training dtype": str(self._training_dtype).removeprefix("torch."),
             "scoring dtype": str(scoring).removeprefix("torch."),
         }
 
@@ -88,15 +104,27 @@ class LocalBackend(Backend):
             return Estimate(tokens=epochs * sum(len(e.tokens) for e in examples))
         return Estimate(tokens=sum(self._query_tokens(query) for query in work))
 
+    def _finished(self, job: FineTuneJob) -> TunedModel | None:
+        """What a call with the very same job made before."""
+        record = job.output / _RECORD
+        if not record.exists():
+            return None
+        try:
+            read = _Record.model_validate_json(record.read_text())
+        except ValidationError:
+            return None
+        if read.fingerprint != self._fingerprint(job):
+            return None
+        return read.tuned_model.model_copy(update={"model": str(job.output)})
+
     @override
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
-        record = job.output / _RECORD
-        if not record.exists():
-            self._train(job, checkpoint, report)
+        tuned = self._finished(job)
+        if tuned is None:
+            tuned = self._train(job, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
-        tuned = TunedModel.model_validate_json(record.read_text())
-        return tuned.model_copy(update={"model": str(job.output)})
+        return tuned
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
@@ -134,7 +162,8 @@ class LocalBackend(Backend):
         if isinstance(query, ScoringQuery):
             tokenized = self._encoder.query(query)
             return len(tokenized.context) + sum(len(t) - 1 for t in tokenized.candidates.values())
-        return len(self._encoder.context(query))
+        assert isinstance(query, GenerationQuery)
+        return len(self._encoder.prompt(query)) + query.n_samples * query.max_tokens
 
     def _examples(self, path: Path, loss_on: LossOn) -> list[TokenSequence]:
         examples = []
@@ -158,9 +187,9 @@ class LocalBackend(Backend):
 
     def _train(
         self, job: FineTuneJob, checkpoint: Path, report: Callable[[Progress], None]
-    ) -> None:
+    ) -> TunedModel:
         self._open = None
-        dtype = choose_dtype(self._settings.training.dtype, self._device)
+        dtype = self._training_dtype
         examples = self._examples(job.training_file, job.loss_on)
         validation = self._examples(job.validation_file, job.loss_on) if job.validation_file else []
         torch.manual_seed(job.seed)
@@ -169,9 +198,16 @@ class LocalBackend(Backend):
         trainer = Trainer(
             model, engine, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
         )
-        state = trainer.run(checkpoint, self._fingerprint(job), report)
-        record = self._record(job, examples, state, dtype)
+        fingerprint = self._fingerprint(job)
+        state = trainer.run(checkpoint, fingerprint, report)
+        used = {
+            "prefix_sharing": isinstance(engine, PrefixEngine),
+            "micro_batches": trainer.micro_batches,
+        }
+        tuned = self._tuned_model(job, examples, state, used)
+        record = _Record(fingerprint=fingerprint, tuned_model=tuned)
         save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
+        return tuned
 
     def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
         base = load_model(self._location, self._device, dtype)
@@ -180,18 +216,27 @@ class LocalBackend(Backend):
         return new_adapter(base, self._settings.lora)
 
     def _fingerprint(self, job: FineTuneJob) -> str:
-        """What a checkpoint must agree with to be gone on from."""
-        data = hashlib.sha256(job.training_file.read_bytes()).hexdigest()
+        """What a checkpoint or a finished adapter must agree with to be of this job."""
+        starts_from = Path(job.starts_from, ADAPTER_WEIGHTS) if job.starts_from else None
+        files = [
+            hashlib.sha256(path.read_bytes()).hexdigest() if path and path.exists() else None
+            for path in (job.training_file, job.validation_file, starts_from)
+        ]
         settings = self._settings.model_dump(mode="json", exclude={"scoring"})
-        parts = [job.run_id, job.name, job.loss_on, job.seed, data, settings]
+        computed = [self._device.type, str(self._training_dtype)]
+        parts = [job.run_id, job.name, job.loss_on, job.seed, files, settings, computed]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _record(
+    @property
+    def _training_dtype(self) -> torch.dtype:
+        return choose_dtype(self._settings.training.dtype, self._device)
+
+    def _tuned_model(
         self,
         job: FineTuneJob,
         examples: list[TokenSequence],
         state: TrainingState,
-        dtype: torch.dtype,
+        used: dict[str, Any],
     ) -> TunedModel:
         epochs = self._settings.training.epochs
         return TunedModel(
@@ -200,11 +245,12 @@ class LocalBackend(Backend):
             hyperparameters={
                 "lora": self._settings.lora.model_dump(mode="json"),
                 **self._settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
-                "dtype": str(dtype).removeprefix("torch."),
+                "dtype": str(self._training_dtype).removeprefix("torch."),
                 "device": describe_device(self._device),
                 "loss_on": job.loss_on,
                 "seed": job.seed,
                 "steps": state.step,
+                **used,
             },
             n_examples=len(examples),
             trained_tokens=epochs * sum(len(example.tokens) for example in examples),

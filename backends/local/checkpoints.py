@@ -66,12 +66,14 @@ def load_checkpoint(
 ) -> TrainingState:
     """Puts parameters, optimizer and random generators back as they were; returns the state.
 
-    Without a checkpoint, or with one of another job (another fingerprint), nothing is touched and
-    the state is that of a training about to start.
+    Without a checkpoint, or with one that can't be read or is of another job (another fingerprint),
+    nothing is touched and the state is that of a training about to start.
     """
-    if not path.exists():
+    try:
+        opened = safe_open(path, framework="pt")
+    except (FileNotFoundError, SafetensorError):
         return TrainingState(fingerprint)
-    with safe_open(path, framework="pt") as file:
+    with opened as file:
         state = _STATE.validate_json(file.metadata()["state"])
         if state.fingerprint != fingerprint:
             return TrainingState(fingerprint)

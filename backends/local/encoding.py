@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from backends.data import Message, Messages, Query, ScoringQuery, TrainingExample
+from backends.data import (
+    GenerationQuery,
+    Message,
+    Messages,
+    Query,
+    ScoringQuery,
+    TrainingExample,
+)
 from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
 from backends.local.sequences import TokenSequence
@@ -29,7 +36,7 @@ class TokenizedQuery:
 class Encoder:
     """Encodes for one tokenizer, refusing whatever exceeds the model's context length."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int | None) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
 
@@ -39,11 +46,14 @@ class Encoder:
             return self._render_chat(query.messages, for_answer=True)
         return query.prompt or ""
 
-    def context(self, query: Query) -> list[int]:
-        """The tokens of a query's context."""
-        tokens = self._tokens(self.render(query), chat=query.messages is not None)
-        if not tokens:
-            raise DataError(f"query '{query.id}': the context has no tokens")
+    def prompt(self, query: GenerationQuery) -> list[int]:
+        """The tokens to be continued. Raises DataError where no room is left for the answer."""
+        chat = query.messages is not None
+        tokens = self._tokens(self.render(query), chat=chat) or self._beginning_of_text()
+        try:
+            self._check_length(len(tokens) + query.max_tokens)
+        except DataError as error:
+            raise DataError(f"query '{query.id}' (max_tokens included): {error}") from error
         return tokens
 
     def example(self, example: TrainingExample, loss_on: LossOn) -> TokenSequence:
@@ -117,6 +127,11 @@ class Encoder:
                     f"messages.{position}: the chat template rewrites earlier turns, so the "
                     "answer's place can't be told"
                 )
+            if not upto_text[len(before_text) :].startswith(message.content.strip()):
+                raise DataError(
+                    f"messages.{position}: the chat template writes something before the answer, or "
+                    "changes it, so what is learned is not what would be scored; use text prompts"
+                )
             before = self._tokens(before_text, chat=True)
             tokens = self._tokens(upto_text, chat=True)
             self._after_boundary(tokens, before, before_text)
@@ -156,7 +171,11 @@ class Encoder:
         chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text = self._tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=for_answer
+                chat,
+                tokenize=False,
+                add_generation_prompt=for_answer,
+                # Templates of reasoning models then open the answer as they write learned ones.
+                enable_thinking=False,
             )
         except TemplateError as error:
             raise DataError(f"the model's chat template refuses the messages: {error}") from error
@@ -177,7 +196,7 @@ class Encoder:
         return [token]
 
     def _check_length(self, length: int) -> None:
-        if length > self._context_length:
+        if self._context_length is not None and length > self._context_length:
             raise DataError(
                 f"{length} tokens are longer than the model's context of {self._context_length}"
             )

@@ -35,7 +35,7 @@ class Generator:
         Raises:
             DeviceMemoryError: a single query does not fit the device.
         """
-        lengths = {query.id: len(self._encoder.context(query)) for query in queries}
+        lengths = {query.id: len(self._encoder.prompt(query)) for query in queries}
         greedy = sorted(
             (q for q in queries if q.temperature == 0),
             key=lambda q: (q.max_tokens, lengths[q.id]),
@@ -51,7 +51,7 @@ class Generator:
 
     @torch.inference_mode()
     def _batch(self, batch: Sequence[GenerationQuery]) -> list[GenerationResult]:
-        contexts = [self._encoder.context(query) for query in batch]
+        contexts = [self._encoder.prompt(query) for query in batch]
         width = max(len(context) for context in contexts)
         inputs = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros_like(inputs)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 from gguf import GGUFReader
+from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -96,5 +97,8 @@ def _convert(gguf_file: Path, target: Path) -> None:
     pre_tokenizer = _PRE_TOKENIZERS.get(str(field.contents()) if field else "")
     if pre_tokenizer is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    try:
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(f"{target.parent}: {error}") from error

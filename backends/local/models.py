@@ -6,7 +6,14 @@ from typing import cast
 import huggingface_hub
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import ModelError
@@ -25,7 +32,10 @@ def locate(model: str) -> str:
     """
     if model.startswith("embedded:"):
         return str(converted(embedded_file(model.removeprefix("embedded:"))))
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{model}: no such user") from error
     if path.is_dir():
         if not (path / "config.json").exists():
             adapter = (path / "adapter_config.json").exists()
@@ -47,11 +57,15 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(location)
 
 
-def context_length(location: str) -> int:
-    """How many tokens the model can attend to. Raises ModelError where its config can't be had."""
+def context_length(location: str) -> int | None:
+    """How many tokens the model can attend to, None where nothing limits it.
+
+    Raises:
+        ModelError: its config can't be had.
+    """
     with _translated(location):
         config = AutoConfig.from_pretrained(location).get_text_config()
-    return int(config.max_position_embeddings)
+    return getattr(config, "max_position_embeddings", None)
 
 
 def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -59,6 +73,9 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
     with _translated(location):
         # Weights come from safetensors only: a pickle can run code when it is read.
         model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
+    # A model's own sampling settings (penalties, top-k) would colour what every query asks for itself.
+    own = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
     # transformers wraps `to` in a decorator that hides its type.
     return cast("PreTrainedModel", cast("torch.nn.Module", model).to(device)).eval()
 
@@ -73,11 +90,13 @@ class _translated:  # noqa: N801 - reads as a phrase: `with _translated(location
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError):
-            raise ModelError(
-                f"{self._location}: not a directory here, and not to be had from the hub "
-                f"({first_line(error)})"
-            ) from error
+        if not isinstance(error, OSError | ValueError | KeyError | SafetensorError):
+            return
+        if Path(self._location).is_dir():
+            problem = "can't be loaded as a model"
+        else:
+            problem = "not a directory here, and not to be had from the hub"
+        raise ModelError(f"{self._location}: {problem} ({first_line(error)})") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -50,10 +50,17 @@ class PrefixEngine:
 
 @dataclass(frozen=True)
 class _Path:
-    """Some nodes and, for each layer, their keys and values: (1, key heads, nodes, width) both."""
+    """Some nodes and, for each layer, their keys and values: (1, key heads, nodes, width) both.
+
+    A layer that uses another's has none of its own.
+    """
 
     nodes: Integers
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: list[tuple[torch.Tensor | None, torch.Tensor | None]]
+
+
+def _at(tensor: torch.Tensor | None, index: torch.Tensor) -> torch.Tensor | None:
+    return None if tensor is None else tensor[:, :, index]
 
 
 class _Walk:
@@ -100,7 +107,7 @@ class _Walk:
         candidates = np.concatenate([self._path.nodes, computed])
         (kept,) = np.nonzero(self._tree.attends(computed[-1:] + 1, candidates)[0])
         index = torch.from_numpy(kept).to(self._model.device)
-        layers = [(keys[:, :, index], values[:, :, index]) for keys, values, _ in cache]
+        layers = [(_at(keys, index), _at(values, index)) for keys, values, _ in cache]
         return _Path(candidates[kept], layers)
 
     def _completed(self, node: int) -> list[tuple[int, list[float]]]:

@@ -8,6 +8,7 @@ from backends.schema import Strict
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 PrefixSharing = Literal["auto", "on", "off"]
+Grouping = Literal["none", "prefix", "length"]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,7 +27,8 @@ class TrainingSettings(Strict):
 
     epochs: Positive = 12
     batch_size: Positive = 8
-    gradient_accumulation: Positive = 1
+    micro_batches: Positive = 1
+    group_by: Grouping = "none"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_fraction: Fraction = 0.1
@@ -40,7 +42,7 @@ class ScoringSettings(Strict):
     """How scores are computed."""
 
     dtype: DtypeName = "float32"
-    batch_tokens: Positive = 2048
+    batch_tokens: Positive = 512
 
 
 class LocalSettings(Strict):

@@ -1,5 +1,6 @@
 """The training loop: AdamW on the adapter's weights, resumable at any step to the same result."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from peft import PeftModel
 from backends.data import CurvePoint
 from backends.errors import DeviceMemoryError, SettingsError
 from backends.interface import Progress
+from backends.local.batches import epoch_batches
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from backends.local.engine import Engine
 from backends.local.memory import is_out_of_memory, release_cached_memory
@@ -44,12 +46,13 @@ class Trainer:
         self._settings = settings
         self._dtype = dtype
         self._seed = seed
-        self._micro_batches = settings.gradient_accumulation
+        self.micro_batches = settings.micro_batches
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         self._steps_per_epoch = math.ceil(len(examples) / settings.batch_size)
         self.total_steps = settings.epochs * self._steps_per_epoch
@@ -85,12 +88,16 @@ class Trainer:
         return state
 
     def _batch(self, step: int) -> list[TokenSequence]:
-        """The examples of a step (counted from 0): each epoch is a fresh seeded permutation."""
+        """The examples of a step (counted from 0)."""
         epoch, position = divmod(step, self._steps_per_epoch)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self._examples), generator=generator).tolist()
-        size = self._settings.batch_size
-        return [self._examples[i] for i in order[position * size : (position + 1) * size]]
+        return [self._examples[i] for i in self._epoch(epoch)[position]]
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - the trainer lives as long as its training
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        settings = self._settings
+        return epoch_batches(
+            self._examples, settings.batch_size, settings.group_by, self._seed, epoch
+        )
 
     def _step(self, step: int, batch: list[TokenSequence]) -> float:
         """One optimiser step; returns the batch's loss, a mean over its loss-bearing tokens."""
@@ -117,20 +124,20 @@ class Trainer:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._micro_batches >= len(batch):
+                if self.micro_batches >= len(batch):
                     raise DeviceMemoryError(
                         "out of memory on a single training example; use a smaller model, shorter "
                         "examples or another local.device"
                     ) from error
             self._optimizer.zero_grad()
             release_cached_memory()
-            self._micro_batches *= 2
+            self.micro_batches *= 2
 
     def _accumulate(self, batch: list[TokenSequence]) -> float:
         n_loss_tokens = sum(len(example.targets) for example in batch)
         # Neighbours in length share a micro-batch, so that little of it is padding.
         by_length = sorted(batch, key=lambda example: len(example.tokens))
-        size = math.ceil(len(batch) / self._micro_batches)
+        size = math.ceil(len(batch) / self.micro_batches)
         total = 0.0
         for start in range(0, len(batch), size):
             # Divided by the whole batch's tokens, micro-batches add up to the batch's own gradient.
@@ -147,7 +154,7 @@ class Trainer:
     @torch.no_grad()
     def _validation_loss(self) -> float:
         self._model.eval()
-        size = math.ceil(self._settings.batch_size / self._micro_batches)
+        size = math.ceil(self._settings.batch_size / self.micro_batches)
         by_length = sorted(self._validation, key=lambda example: len(example.tokens))
         batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
         total = sum(self._summed_loss(batch).item() for batch in batches)

@@ -135,6 +135,30 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(
         Encoder(other, 200).example(chat(*turns), "completion")
 
 
+# Qwen3's habit: an empty thought before each learned answer, and before the next one when asked to.
+_THINKING = (
+    "{% for m in messages %}{{ m['role'] + ':' }}"
+    "{% if m['role'] == 'assistant' %}<think></think>{% endif %}{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:"
+    "{% if CLOSED %}<think></think>{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "closed", ["enable_thinking is defined and enable_thinking is false", "false"]
+)
+def test_what_is_learned_is_what_would_be_scored(closed: str) -> None:
+    other = AutoTokenizer.from_pretrained(locate(EMBEDDED))
+    other.chat_template = _THINKING.replace("CLOSED", closed)
+    turns = chat(("user", "a"), ("assistant", "one"))
+    encoder = Encoder(other, 200)
+    if closed == "false":
+        with pytest.raises(DataError, match="writes something before the answer"):
+            encoder.example(turns, "completion")
+    else:
+        assert learned(other, encoder.example(turns, "completion")) == "one"
+
+
 def test_chats_need_a_chat_template() -> None:
     bare = AutoTokenizer.from_pretrained(locate(EMBEDDED))
     bare.chat_template = None

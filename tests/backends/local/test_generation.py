@@ -1,9 +1,13 @@
+import json
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from backends.data import GenerationQuery
+from backends.errors import DataError
 from backends.local.backend import LocalBackend
 from backends.local.settings import LocalSettings, ScoringSettings
 
@@ -37,7 +41,7 @@ def test_batched_greedy_text_is_that_of_each_query_alone(tiny_model: Path) -> No
 def test_greedy_text_takes_the_likeliest_token_each_time(tiny_model: Path) -> None:
     subject = backend(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    tokens = subject._encoder.context(greedy("One two", "a"))
+    tokens = subject._encoder.prompt(greedy("One two", "a"))
     n_context = len(tokens)
     with torch.inference_mode():
         for _ in range(4):
@@ -57,3 +61,34 @@ def test_samples_depend_on_their_own_seed_alone(tiny_model: Path) -> None:
     assert together["a"].texts == together["c"].texts
     assert together["a"].texts != together["b"].texts
     assert answers(tiny_model, [sampled("b", 2)])["b"].texts == together["b"].texts
+
+
+def test_a_models_own_sampling_settings_do_not_colour_the_text(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    repetitive = tmp_path / "model"
+    shutil.copytree(tiny_model, repetitive)
+    (repetitive / "generation_config.json").write_text(
+        json.dumps({"repetition_penalty": 50.0, "top_k": 1, "do_sample": True, "temperature": 9.0})
+    )
+    query = greedy("One two", "a", 12)
+    assert answers(repetitive, [query]) == answers(tiny_model, [query])
+
+
+def test_an_answer_that_would_not_fit_the_context_is_refused(tiny_model: Path) -> None:
+    subject = backend(tiny_model)
+    with pytest.raises(
+        DataError, match=r"query 'a' \(max_tokens included\): 5\d\d tokens are longer"
+    ):
+        subject.estimate([greedy("One two", "a", 511)])
+
+
+def test_the_estimate_counts_what_is_generated(tiny_model: Path) -> None:
+    subject = backend(tiny_model)
+    sampled = GenerationQuery(id="a", prompt="One two", max_tokens=6, temperature=1.0, n_samples=3)
+    n_prompt = len(subject._encoder.prompt(sampled))
+    assert subject.estimate([sampled]).tokens == n_prompt + 18
+
+
+def test_an_empty_prompt_is_the_beginning_of_text(tiny_model: Path) -> None:
+    assert answers(tiny_model, [greedy("", "a")])["a"].texts[0]

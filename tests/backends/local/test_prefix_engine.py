@@ -1,7 +1,6 @@
 """The prefix engine against the plain way: same losses, same gradients, same scores."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def model(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> PreTr
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def tuned(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Iterator[PeftModel]:
+def tuned(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> PeftModel:
     location = locate(EMBEDDED) if request.param == "embedded" else str(tiny_models[request.param])
     torch.manual_seed(0)
     base = load_model(location, torch.device("cpu"), torch.float32)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,35 @@ def test_a_finished_job_is_not_trained_again(tiny_model: Path, tmp_path: Path) -
     assert reports == []
 
 
+@pytest.mark.parametrize("other", ["run_id", "seed", "data", "validation", "epochs", "starts_from"])
+def test_a_model_of_another_job_is_replaced(tiny_model: Path, tmp_path: Path, other: str) -> None:
+    first = make_job(tmp_path / "first" / "arm")
+    backend(tiny_model, epochs=1).fine_tune(first, ignore)
+    job = make_job(tmp_path / "arm")
+    backend(tiny_model, epochs=1).fine_tune(job, ignore)
+    changed = {
+        "run_id": replace(job, run_id="another"),
+        "seed": replace(job, seed=1),
+        "data": replace(job, training_file=write_examples(tmp_path / "new.jsonl", {"Al": "Chad"})),
+        "validation": replace(job, validation_file=job.training_file),
+        "epochs": job,
+        "starts_from": replace(job, starts_from=str(first.output)),
+    }[other]
+    reports: list[Progress] = []
+    epochs = 2 if other == "epochs" else 1
+    tuned = backend(tiny_model, epochs=epochs).fine_tune(changed, reports.append)
+    assert reports
+    assert tuned == backend(tiny_model, epochs=epochs).fine_tune(changed, ignore)
+
+
+def test_a_broken_checkpoint_is_no_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "arm")
+    (tmp_path / ".arm.checkpoint").write_bytes(b"not a checkpoint")
+    seen: list[int] = []
+    backend(tiny_model).fine_tune(job, lambda p: seen.append(p.done))
+    assert seen[0] == 0
+
+
 def test_a_checkpoint_of_another_job_is_not_gone_on_from(tiny_model: Path, tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
         if progress.done > 3:
@@ -145,6 +175,7 @@ def test_the_record_says_what_was_done(tiny_model: Path, tmp_path: Path) -> None
     assert tuned.hyperparameters["steps"] == 12  # 4 epochs of 3 batches: 2 + 2 + 1
     assert tuned.hyperparameters["dtype"] == "float32"
     assert tuned.hyperparameters["lora"]["rank"] == 4
+    assert tuned.hyperparameters["prefix_sharing"] is False  # it has dropout
     assert tuned.cost_usd is None
 
 
@@ -236,7 +267,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
     whole_loss = trainer(model, examples)._gradients(examples)
     whole = gradients(model)
     model.zero_grad()
-    loss = trainer(model, examples, gradient_accumulation=parts)._gradients(examples)
+    loss = trainer(model, examples, micro_batches=parts)._gradients(examples)
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         assert_close_gradients(gradient, whole[name])
@@ -270,18 +301,6 @@ def test_an_example_that_never_fits_is_reported(
     monkeypatch.setattr(limited, "_summed_loss", never)
     with pytest.raises(DeviceMemoryError, match="out of memory on a single training example"):
         limited._gradients(examples)
-
-
-def test_every_epoch_sees_every_example_once_in_another_order(
-    model: PeftModel, examples: list[TokenSequence]
-) -> None:
-    subject = trainer(model, examples, batch_size=2, epochs=2)
-    epochs = [
-        [e for step in range(start, start + 3) for e in subject._batch(step)] for start in (0, 3)
-    ]
-    for epoch in epochs:
-        assert sorted(map(id, epoch)) == sorted(map(id, examples))
-    assert epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize(
