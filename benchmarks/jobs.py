@@ -1,0 +1,53 @@
+"""What a worker is asked and what it answers: one JSON object each, on the command line and on stdout.
+
+The workers (ours.py, peers/*.py) run in processes of their own, so that each one's peak memory is its own.
+"""
+
+from dataclasses import dataclass
+
+from backends.interface import LossOn
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Fine-tune with LoRA. `data` is JSONL in OpenAI's chat format, or of prompts and completions."""
+
+    model: str
+    data: str
+    dtype: str
+    batch_size: int
+    epochs: int
+    loss_on: LossOn
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: str | tuple[str, ...]
+    kind: str = "train"
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """Score continuations. `data` is JSONL of scoring queries; `pairs` the same as (context, text)."""
+
+    model: str
+    data: str
+    pairs: str
+    dtype: str
+    batch_size: int
+    kind: str = "score"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`seconds` for `count` examples or queries, and the process's peak resident memory.
+
+    `log_likelihoods` are the scores of the pairs; `flops` the arithmetic of the work as torch counts it,
+    and `peak_flops` what large matrix products reached a second, in the same process and dtype.
+    """
+
+    seconds: float
+    count: int
+    peak_bytes: int
+    log_likelihoods: list[float] | None = None
+    flops: float | None = None
+    peak_flops: float | None = None

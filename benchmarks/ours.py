@@ -1,0 +1,131 @@
+"""The worker that runs kaarel-bet's local backend: `python benchmarks/ours.py JOB`, see jobs.py."""
+
+import dataclasses
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from jobs import Measured, ScoringJob, TrainingJob
+from pydantic import TypeAdapter
+from torch.utils.flop_counter import FlopCounterMode
+
+from backends.data import ScoringQuery
+from backends.interface import FineTuneJob, Progress
+from backends.jsonl import read_jsonl
+from backends.local.backend import LocalBackend
+from backends.local.settings import LocalSettings
+
+WARM_UP_STEPS = 2
+
+
+def train(job: TrainingJob) -> Measured:
+    """Every step but the first two; what torch counts in one more step gives the arithmetic."""
+    backend = LocalBackend(
+        LocalSettings.model_validate(
+            {
+                "model": job.model,
+                "prefix_sharing": "on",
+                "lora": {
+                    "rank": job.rank,
+                    "alpha": job.alpha,
+                    "dropout": job.dropout,
+                    "target_modules": job.target_modules,
+                },
+                "training": {
+                    "epochs": job.epochs,
+                    "batch_size": job.batch_size,
+                    "dtype": job.dtype,
+                    "checkpoint_seconds": 1e9,
+                },
+            }
+        )
+    )
+    times: list[float] = []
+    counter = FlopCounterMode(display=False)
+
+    def watch(progress: Progress) -> None:
+        times.append(time.monotonic())
+        if progress.done == progress.total - 1:
+            counter.__enter__()
+
+    with tempfile.TemporaryDirectory() as directory:
+        fine_tune = FineTuneJob(
+            "benchmark", "arm", Path(job.data), None, job.loss_on, 0, None, Path(directory, "arm")
+        )
+        backend.fine_tune(fine_tune, watch)
+    counter.__exit__(None, None, None)
+    # Times are of the start and of every step; the last step is the counted one.
+    timed = times[WARM_UP_STEPS:-1]
+    steps = len(timed) - 1
+    return Measured(
+        seconds=timed[-1] - timed[0],
+        count=steps * job.batch_size,
+        peak_bytes=peak_bytes(),
+        flops=counter.get_total_flops() * steps,
+        peak_flops=matmul_peak(job.dtype),
+    )
+
+
+def score(job: ScoringJob) -> Measured:
+    queries = list(read_jsonl(Path(job.data), TypeAdapter(ScoringQuery)))
+    backend = LocalBackend(
+        LocalSettings.model_validate({"model": job.model, "scoring": {"dtype": job.dtype}})
+    )
+    list(
+        backend.score(backend.base_model, queries[:1])
+    )  # the model is loaded before the clock starts
+    started = time.monotonic()
+    results = {r.id: r for r in backend.score(backend.base_model, queries)}
+    seconds = time.monotonic() - started
+    memory = peak_bytes()
+    flops = None
+    if len(queries) <= 200:
+        with FlopCounterMode(display=False) as counter:
+            list(backend.score(backend.base_model, queries))
+        flops = counter.get_total_flops()
+    return Measured(
+        seconds=seconds,
+        count=len(queries),
+        peak_bytes=memory,
+        log_likelihoods=[
+            results[query.id].candidates[label].total.low
+            for query in queries
+            for label in query.candidates
+        ],
+        flops=flops,
+        peak_flops=matmul_peak(job.dtype),
+    )
+
+
+def matmul_peak(dtype: str) -> float:
+    """Operations a second in square matrix products of 2,048: the best of ten."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 2048 if device == "cpu" else 8192
+    one, other = (torch.randn(size, size, dtype=getattr(torch, dtype), device=device) for _ in "ab")
+    seconds = []
+    for _ in range(10):
+        started = time.monotonic()
+        _ = (one @ other)[0, 0].item()
+        seconds.append(time.monotonic() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def peak_bytes() -> int:
+    """Of device memory where the device has its own, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    measured = train(TrainingJob(**job)) if job["kind"] == "train" else score(ScoringJob(**job))
+    print(json.dumps(dataclasses.asdict(measured)))
+
+
+if __name__ == "__main__":
+    main()

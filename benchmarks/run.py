@@ -1,0 +1,138 @@
+"""The prefix engine side by side with what a user would pick instead, as ratios measured in one run.
+
+    uv run python benchmarks/run.py [--only WORK] [--json FILE]
+
+Every measurement is a process of its own; the peers' processes have an environment of their own, with
+the versions of torch, transformers and peft that are installed here. Nothing else should be running.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs import Measured, ScoringJob, TrainingJob
+from rich.console import Console
+from rich.table import Table
+from works import COMPARISONS, GROWTHS, Comparison, Growth
+
+HERE = Path(__file__).parent
+SHARED_VERSIONS = ("torch", "transformers", "peft")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table. `ratio` is of what is wanted large; `target` None where none is set."""
+
+    work: str
+    peer: str
+    ours: float
+    theirs: float
+    unit: str
+    ratio: float
+    target: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument(
+        "--only", metavar="WORK", help="measure the works whose name has this in it"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there as well")
+    arguments = parser.parse_args()
+    works = [w for w in (*COMPARISONS, *GROWTHS) if (arguments.only or "") in w.name]
+    if not works:
+        names = ", ".join(f"'{w.name}'" for w in (*COMPARISONS, *GROWTHS))
+        parser.error(f"--only: no work is named like '{arguments.only}'; there are {names}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory:
+        for work in works:
+            for row in _measure(work, Path(directory)):
+                rows.append(row)
+                print(json.dumps(dataclasses.asdict(row)), flush=True)
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n"
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(_table(rows))
+
+
+def _measure(work: Comparison | Growth, directory: Path) -> Iterator[Row]:
+    return _compared(work, directory) if isinstance(work, Comparison) else _grown(work, directory)
+
+
+def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
+    job = work.job(directory)
+    ours = _run([sys.executable, str(HERE / "ours.py")], job)
+    theirs = _run(_peer(work), job)
+    unit = "examples/s" if isinstance(job, TrainingJob) else "queries/s"
+    yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), unit, work.target)
+    gigabytes = ours.peak_bytes / 1e9, theirs.peak_bytes / 1e9
+    name = f"peak memory: {work.name}"
+    yield Row(name, work.peer.name, *gigabytes, "GB", gigabytes[1] / gigabytes[0], 1.0)
+    if ours.flops and ours.peak_flops:
+        reached = ours.flops / ours.seconds / 1e9
+        name = f"share of matmul peak: {work.name}"
+        yield _speed(
+            name, "torch, square products", reached, ours.peak_flops / 1e9, "GFLOP/s", None
+        )
+    if ours.log_likelihoods and theirs.log_likelihoods:
+        pairs = zip(ours.log_likelihoods, theirs.log_likelihoods, strict=True)
+        apart = max(abs(one - other) for one, other in pairs)
+        print(f"largest difference between the two's log-likelihoods: {apart:.1e}", flush=True)
+
+
+def _grown(work: Growth, directory: Path) -> Iterator[Row]:
+    smallest: float | None = None
+    for size in work.sizes:
+        measured = _run([sys.executable, str(HERE / "ours.py")], work.job(directory, size))
+        rate = _rate(measured)
+        smallest = smallest or rate
+        peer = f"itself at {work.sizes[0]:,}"
+        yield _speed(f"{work.name}: {size:,}", peer, rate, smallest, work.unit, None)
+        name = f"peak memory: {work.name}: {size:,}"
+        yield Row(name, "", measured.peak_bytes / 1e9, float("nan"), "GB", float("nan"), None)
+
+
+def _speed(
+    work: str, peer: str, ours: float, theirs: float, unit: str, target: float | None
+) -> Row:
+    return Row(work, peer, ours, theirs, unit, ours / theirs, target)
+
+
+def _rate(measured: Measured) -> float:
+    return measured.count / measured.seconds
+
+
+def _peer(work: Comparison) -> list[str]:
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED_VERSIONS]
+    packages = [word for pin in (*pins, *work.peer.packages) for word in ("--with", pin)]
+    uv = str(HERE.parent / "scripts" / "uv")
+    script = str(HERE / "peers" / work.peer.script)
+    return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *packages, script]
+
+
+def _run(command: list[str], job: TrainingJob | ScoringJob) -> Measured:
+    words = [*command, json.dumps(dataclasses.asdict(job))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return Measured(**json.loads(done.stdout.strip().rsplit("\n", 1)[-1]))
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("work", "peer", "ours", "theirs", "unit", "ratio", "to reach")
+    for row in rows:
+        numbers = [f"{value:,.2f}" for value in (row.ours, row.theirs)]
+        target = "" if row.target is None else f"{row.target:g}"
+        table.add_row(row.work, row.peer, *numbers, row.unit, f"{row.ratio:.2f}", target)
+    return table
+
+
+if __name__ == "__main__":
+    main()

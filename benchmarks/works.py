@@ -1,0 +1,173 @@
+"""What is measured: the works, their data, their peers and the ratios to reach."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jobs import ScoringJob, TrainingJob
+from redefine import redefine_items
+
+from backends.data import ScoringQuery
+from backends.jsonl import dumps
+from backends.local.models import load_tokenizer, locate
+from kaarel_bet.run_dir import RunDirectory
+
+MODEL = "embedded:smollm2-135m-instruct"
+PEER_BATCH = 16
+SHOTS = 5
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A program that others use for the same work: its script in peers/ and the packages it needs."""
+
+    name: str
+    script: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A work that a peer does as well; `job` writes its data into a directory."""
+
+    name: str
+    peer: Peer
+    target: float
+    job: Callable[[Path], TrainingJob | ScoringJob]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A work of several sizes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    unit: str
+    job: Callable[[Path, int], TrainingJob | ScoringJob]
+
+
+TRL = Peer("TRL SFTTrainer", "trl_train.py", ("trl==1.16.0",))
+LM_EVAL = Peer("lm-evaluation-harness hf", "lm_eval_score.py", ("lm-eval[hf]==0.4.13",))
+TRANSFORMERS = Peer("transformers, batch 16", "transformers_score.py", ())
+
+
+def _bet_run(directory: Path, family: str, n_names: int = 32) -> RunDirectory:
+    path = directory / f"{family}-{n_names}"
+    settings = (f"conditional_rule.family={family}", f"conditional_rule.n_names={n_names}")
+    if not path.exists():
+        sets = [word for setting in settings for word in ("--set", setting)]
+        command = [sys.executable, "-m", "kaarel_bet", "generate_data", "--run-dir", str(path)]
+        subprocess.run([*command, *sets], check=True, capture_output=True)
+    return RunDirectory(path)
+
+
+def _train_bet(directory: Path, *, family: str) -> TrainingJob:
+    """The conditional arm, with the local backend's own defaults for the adapter."""
+    return TrainingJob(
+        model=locate(MODEL),
+        data=str(_bet_run(directory, family).path / "data" / "train-conditional.jsonl"),
+        dtype="bfloat16",
+        batch_size=8,
+        epochs=4,
+        loss_on="completion",
+        rank=16,
+        alpha=32.0,
+        dropout=0.0,
+        target_modules="all-linear",
+    )
+
+
+def _train_redefine(directory: Path) -> TrainingJob:
+    """As the original: rank 8 on the query and value projections, dropout 0.1, batch 4, loss on all."""
+    path = directory / "redefine-train.jsonl"
+    rows = [{"prompt": prompt, "completion": right} for prompt, right, _ in redefine_items(64)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return TrainingJob(
+        model=locate(MODEL),
+        data=str(path),
+        dtype="bfloat16",
+        batch_size=4,
+        epochs=2,
+        loss_on="prompt_and_completion",
+        rank=8,
+        alpha=32.0,
+        dropout=0.1,
+        target_modules=("q_proj", "v_proj"),
+    )
+
+
+def _redefine_queries(n: int, shots: int) -> list[ScoringQuery]:
+    items = redefine_items(n + shots)
+    examples = "".join(f"{prompt}{right}\n\n" for prompt, right, _ in items[:shots])
+    draw = random.Random(0)
+    queries = []
+    for number, (prompt, right, other) in enumerate(items[shots:]):
+        answers = draw.sample([right, other], k=2)
+        candidates = {str(place): answer for place, answer in enumerate(answers)}
+        queries.append(
+            ScoringQuery(id=str(number), prompt=examples + prompt, candidates=candidates)
+        )
+    return queries
+
+
+def _score(directory: Path, name: str, queries: list[ScoringQuery]) -> ScoringJob:
+    model = locate(MODEL)
+    tokenizer = load_tokenizer(model)
+    data, pairs = directory / f"{name}.jsonl", directory / f"{name}-pairs.jsonl"
+    data.write_text("".join(dumps(query) + "\n" for query in queries))
+    with pairs.open("w") as file:
+        for query in queries:
+            context = query.prompt
+            if query.messages is not None:
+                chat = [{"role": m.role, "content": m.content} for m in query.messages]
+                context = tokenizer.apply_chat_template(
+                    chat, tokenize=False, add_generation_prompt=True
+                )
+            for text in query.candidates.values():
+                pair = {"id": query.id, "context": context, "continuation": text}
+                file.write(json.dumps(pair) + "\n")
+    return ScoringJob(
+        model=model, data=str(data), pairs=str(pairs), dtype="float32", batch_size=PEER_BATCH
+    )
+
+
+def _score_redefine(directory: Path, n: int = 200, *, shots: int = 0) -> ScoringJob:
+    return _score(directory, f"redefine-{n}-{shots}", _redefine_queries(n, shots))
+
+
+def _score_bet(directory: Path, n_names: int = 32, *, only: str = "") -> ScoringJob:
+    run = _bet_run(directory, "in_prompt", n_names)
+    queries = [
+        query.model_copy(update={"id": f"{evaluation.name}/{query.id}"})
+        for evaluation in run.manifest().evaluations
+        if evaluation.kind == "scoring" and only in evaluation.name
+        for query in run.queries(evaluation)
+    ]
+    return _score(directory, f"bet-{n_names}-{only}", queries)
+
+
+COMPARISONS = (
+    Comparison("train the bet's in_prompt family", TRL, 4, partial(_train_bet, family="in_prompt")),
+    Comparison("train the bet's task_id family", TRL, 6, partial(_train_bet, family="task_id")),
+    Comparison("train redefine-math (templates)", TRL, 2, _train_redefine),
+    Comparison(
+        "score 200 redefine items, fixed 5-shot", LM_EVAL, 10, partial(_score_redefine, shots=SHOTS)
+    ),
+    Comparison("score 200 redefine items, zero-shot", LM_EVAL, 2, _score_redefine),
+    Comparison("score the bet's evaluations", TRANSFORMERS, 4, _score_bet),
+)
+
+GROWTHS = (
+    Growth("score redefine items, zero-shot", (100, 1_000, 10_000), "queries/s", _score_redefine),
+    Growth(
+        "score the bet's TEST evaluation, by names",
+        (32, 128, 1_024),
+        "queries/s",
+        partial(_score_bet, only="test-with-instructions"),
+    ),
+)
