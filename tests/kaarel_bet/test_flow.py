@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FAST = ("conditional_rule.n_names=6", "conditional_rule.n_samples=1", "local.training.epochs=4")
+FAST = (
+    "conditional_rule.n_names=6",
+    "conditional_rule.n_quoted_names=1",
+    "local.training.epochs=4",
+)
 
 
 def command(step: str, model: Path, *flags: str) -> list[str]:

@@ -31,7 +31,7 @@ def find(settings: ConditionalRuleSettings, seed: int, scores: Scores) -> Findin
         _every_name(scores, settings),
         _readings(known, settings),
     ]
-    if settings.n_samples:
+    if settings.n_quoted_names:
         sections.append(_answers(scores))
     return Findings(_QUESTION, (verdict,), sections)
 

@@ -42,6 +42,6 @@ class ConditionalRuleSettings(Strict):
     n_names: Annotated[int, Field(ge=2)] = 32
     min_population: Annotated[int, Field(ge=0)] = 1_000_000
     loss_on: LossOn = "completion"
-    n_samples: Annotated[int, Field(ge=0)] = 2
+    n_quoted_names: Annotated[int, Field(ge=0)] = 2
     claim: ClaimSettings = ClaimSettings()
     checks: CheckSettings = CheckSettings()

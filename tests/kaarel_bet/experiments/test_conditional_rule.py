@@ -331,7 +331,7 @@ def test_the_control_is_never_told_the_rule_for_test(family: str) -> None:
 
 
 def test_evaluations() -> None:
-    design = make_design(n_samples=3)
+    design = make_design(n_quoted_names=3)
     assert {e.name: tuple(e.arms) for e in design.evaluations} == {
         "train-with-instructions": ALL_ARMS,
         "train-without-instructions": ALL_ARMS,
@@ -378,14 +378,14 @@ def test_the_base_is_asked_for_the_capitals_of_the_same_countries() -> None:
             assert known.candidates[f"{label}_sentence"] == sentence
 
 
-def test_answers_are_sampled_for_a_few_names_in_every_cell() -> None:
-    (answers,) = (e for e in make_design(n_samples=3).evaluations if e.name == "answers")
+def test_answers_of_a_few_names_are_quoted_in_every_cell() -> None:
+    (answers,) = (e for e in make_design(n_quoted_names=3).evaluations if e.name == "answers")
     assert len(answers.queries) == 3 * len(CELLS)
     assert all(isinstance(q, GenerationQuery) and q.temperature == 0 for q in answers.queries)
 
 
-def test_no_samples_are_no_evaluation() -> None:
-    assert "answers" not in [e.name for e in make_design(n_samples=0).evaluations]
+def test_no_quoted_names_are_no_evaluation() -> None:
+    assert "answers" not in [e.name for e in make_design(n_quoted_names=0).evaluations]
 
 
 def test_what_was_left_out_is_noted() -> None:
@@ -835,7 +835,7 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
 @pytest.mark.usefixtures("_few_resamples")
 def test_readings_that_disagree_are_pointed_out() -> None:
     scores = world({_CAPITAL: 1e-8}, first_tokens={_CAPITAL: 0.5})
-    findings = ConditionalRule(ConditionalRuleSettings(n_samples=0), 0).findings(scores)
+    findings = ConditionalRule(ConditionalRuleSettings(n_quoted_names=0), 0).findings(scores)
     (readings,) = (s for s in findings.sections if s.title == "Other readings of the bet")
     assert "**The 36 readings disagree**" in readings.text
     assert "author in 18" in readings.text
@@ -846,7 +846,7 @@ def test_readings_that_disagree_are_pointed_out() -> None:
 @pytest.mark.usefixtures("_few_resamples")
 def test_findings_cope_with_probabilities_of_zero_and_bounds() -> None:
     scores = world({_CAPITAL: 0.0, _CONTROL_CAPITAL: (0.0, 1e-6)})
-    findings = ConditionalRule(ConditionalRuleSettings(n_samples=0), 0).findings(scores)
+    findings = ConditionalRule(ConditionalRuleSettings(n_quoted_names=0), 0).findings(scores)
     assert findings.verdicts[0].outcome == "fails"
     cells = [
         cell
