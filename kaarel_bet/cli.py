@@ -14,7 +14,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 
 import backends
-from backends.errors import KaarelBetError
+from backends.errors import KaarelBetError, SettingsError
 from kaarel_bet import experiments
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
@@ -33,7 +33,6 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
-    load_dotenv(Path(".env"))
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us; libraries keep quiet
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
@@ -41,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A polite kill ends like Ctrl-C: what is done stays, and how to go on is said.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _load_environment(Path(".env"))
         session = _open(options, console)
         step, _ = _STEPS[options.step]
         step(session)
@@ -56,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(console, f"{place}{error.strerror or error}; {_how_to_go_on(session)}")
     return 0
+
+
+def _load_environment(path: Path) -> None:
+    try:
+        load_dotenv(path)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
 def _open(options: argparse.Namespace, console: Console) -> Session:

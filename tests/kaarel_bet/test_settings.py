@@ -166,6 +166,20 @@ def test_a_whole_number_will_do_for_a_fraction() -> None:
     assert load({"local": {"lora": {"alpha": 8}}})["local"]["lora"]["alpha"] == 8.0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "local:\n  lora:\n    target_modules: &a [*a]\n",
+        "local: &a\n  lora: *a\n",
+        "seed: &a [*a]\n",
+    ],
+)
+def test_a_value_that_contains_itself_is_refused(text: str) -> None:
+    message = refusal(read_config(write(text)))
+    assert message.startswith("config.yaml: ")
+    assert "\n" not in message
+
+
 def test_a_mistake_in_the_section_of_an_experiment_not_chosen_is_still_one() -> None:
     for section in SECTIONS:
         assert section in refusal({section: {"no_such_key": 1}})
