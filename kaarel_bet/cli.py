@@ -5,6 +5,7 @@ Whatever a user can cause ends in one line on stderr and exit code 2.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -80,7 +81,17 @@ def _open(options: argparse.Namespace, console: Console) -> Session:
 def _how_to_go_on(session: Session | None) -> str:
     if session is None or not session.run.exists:
         return "stopped; nothing was written"
-    return f"stopped; go on with: kaarel-bet run --run-dir {session.run.path}"
+    words = [*_run_command(), "--run-dir", str(session.run.path)]
+    return f"stopped; go on with: {shlex.join(words)}"
+
+
+def _run_command() -> list[str]:
+    """How whoever started this command can run all steps."""
+    if script := os.environ.get("KAAREL_BET_SCRIPT"):  # run_experiment.sh
+        return [script]
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run`, whose environment need not be on PATH
+        return ["uv", "run", "kaarel-bet", "run"]
+    return [sys.executable, "-m", "kaarel_bet", "run"]
 
 
 def _fail(console: Console, message: str) -> int:

@@ -1,11 +1,20 @@
 """The command line in this process; test_flow.py runs it as users do."""
 
+import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from kaarel_bet import cli
 from kaarel_bet.cli import main
+from kaarel_bet.session import Session
+
+_REPOSITORY = Path(__file__).parents[2]
+_STARTED_BY = ("KAAREL_BET_SCRIPT", "UV_RUN_RECURSION_DEPTH")
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +36,54 @@ def test_a_broken_file_is_one_line(
     Path(file).write_bytes(content)
     assert main(["run"]) == 2
     assert capsys.readouterr().err == f"kaarel-bet: {message}\n"
+
+
+def how_to_go_on(monkeypatch: pytest.MonkeyPatch, **started_by: str) -> list[str]:
+    """The words of the command that an interrupted run with a space in its name is taken up with."""
+
+    def interrupted(session: Session) -> None:
+        session.run.write_settings(session.settings.frozen())
+        raise KeyboardInterrupt
+
+    for name in _STARTED_BY:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in started_by.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(cli._STEPS, "run", (interrupted, ""))
+    said: list[str] = []
+    monkeypatch.setattr(cli, "_fail", lambda _console, message: said.append(message))
+    main(["run", "--run-dir", "my results/a"])
+    return shlex.split(said[0].removeprefix("stopped; go on with: "))
+
+
+@pytest.mark.parametrize(
+    ("started_by", "command"),
+    [
+        ({"KAAREL_BET_SCRIPT": "/my code/run.sh", "UV_RUN_RECURSION_DEPTH": "1"}, "script"),
+        ({"UV_RUN_RECURSION_DEPTH": "1"}, "uv"),
+        ({}, "python"),
+    ],
+)
+def test_an_interrupted_run_says_a_command_that_its_user_has(
+    monkeypatch: pytest.MonkeyPatch, started_by: dict[str, str], command: str
+) -> None:
+    commands = {
+        "script": ["/my code/run.sh"],
+        "uv": ["uv", "run", "kaarel-bet", "run"],
+        "python": [sys.executable, "-m", "kaarel_bet", "run"],
+    }
+    said = how_to_go_on(monkeypatch, **started_by)
+    assert said == [*commands[command], "--run-dir", "my results/a"]
+
+
+def test_the_script_says_where_it_is(tmp_path: Path) -> None:
+    clone = tmp_path / "my clone"
+    (clone / "scripts").mkdir(parents=True)
+    script = clone / "run_experiment.sh"
+    script.write_bytes((_REPOSITORY / "run_experiment.sh").read_bytes())
+    uv = clone / "scripts/uv"
+    uv.write_text('#!/bin/sh\nprintf %s "$KAAREL_BET_SCRIPT"\n')
+    uv.chmod(0o755)
+    said = subprocess.run(["bash", script], cwd="/", capture_output=True, text=True, check=True)
+    assert said.stdout == str(script)
+    assert os.access(_REPOSITORY / "run_experiment.sh", os.X_OK)
