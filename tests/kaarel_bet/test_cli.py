@@ -11,7 +11,9 @@ import pytest
 
 from kaarel_bet import cli
 from kaarel_bet.cli import main
+from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
+from kaarel_bet.settings import load_settings
 
 _REPOSITORY = Path(__file__).parents[2]
 _STARTED_BY = ("KAAREL_BET_SCRIPT", "UV_RUN_RECURSION_DEPTH")
@@ -36,6 +38,40 @@ def test_a_broken_file_is_one_line(
     Path(file).write_bytes(content)
     assert main(["run"]) == 2
     assert capsys.readouterr().err == f"kaarel-bet: {message}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (_REPOSITORY / "config.yaml").read_text(encoding="utf-8"),
+        "seed: 3\n",
+        "name: another tool's\n",
+        "local: {lora: {rank: 0}}\n",
+    ],
+)
+@pytest.mark.parametrize("run_dir", [".", "project"])
+def test_a_directory_with_somebodys_own_settings_is_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, run_dir: str
+) -> None:
+    monkeypatch.setitem(cli._STEPS, "run", (lambda _: pytest.fail("it was taken for one"), ""))
+    config = Path(run_dir) / "config.yaml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(content, encoding="utf-8")
+    assert main(["run", "--run-dir", run_dir]) == 2
+    assert capsys.readouterr().err.startswith(f"kaarel-bet: {run_dir}: not a run directory (")
+    assert list(config.parent.iterdir()) == [config]
+    assert config.read_text(encoding="utf-8") == content
+
+
+def test_a_run_that_was_killed_before_its_data_was_complete_is_taken_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[Session] = []
+    monkeypatch.setitem(cli._STEPS, "run", (opened.append, ""))
+    frozen = load_settings({"seed": 5}, where="test").frozen()
+    RunDirectory(Path("killed")).write_settings(frozen)
+    assert main(["run", "--run-dir", "killed"]) == 0
+    assert opened[0].settings.frozen() == frozen
 
 
 def how_to_go_on(monkeypatch: pytest.MonkeyPatch, **started_by: str) -> list[str]:
