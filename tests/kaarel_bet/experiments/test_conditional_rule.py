@@ -33,6 +33,7 @@ from kaarel_bet.experiments.conditional_rule.people import (
     collide,
     country_pool,
     draw_people,
+    first_names,
 )
 from kaarel_bet.experiments.conditional_rule.prompts import capital_question, prompt
 from kaarel_bet.experiments.conditional_rule.resolution import (
@@ -186,47 +187,34 @@ def test_people(n_names: int, seed: int) -> None:
         assert person.wrong_capital not in favourites.values()
 
 
-def test_countries_are_used_equally_often_where_names_outnumber_them() -> None:
-    people = draw(200)
-    uses = Counter(person.country for person in people)
-    assert len(uses) == len(country_pool(_MILLION, by_letters).countries)
-    assert set(uses.values()) == {1, 2}
+@pytest.mark.parametrize("more", [0, 1, 100])
+def test_names_that_leave_no_country_for_placebos_are_refused(more: int) -> None:
+    n = len(country_pool(_MILLION, by_letters).countries)
+    expected = rf"conditional_rule\.n_names: {n + more} names need .*; there are {n} \("
+    with pytest.raises(SettingsError, match=expected):
+        draw(n + more)
 
 
-def test_placebos_differ_from_the_answer_where_every_country_is_a_favourite() -> None:
-    for person in draw(200):
-        assert len(set(person.candidates.values())) == 4
-        assert not collide(tuple(person.candidates.values()), by_letters)
-
-
-@pytest.mark.parametrize("left", [3, 2, 1, 0, -1])
-def test_few_countries_left_for_placebos_are_enough(left: int) -> None:
+def test_the_only_country_left_is_the_placebo_or_is_refused() -> None:
     pool = country_pool(_MILLION, by_letters)
     for seed in range(3):
-        n_names = len(pool.countries) - left
-        assert len(draw_people(n_names, pool, by_letters, seed)) == n_names
-
-
-def all_names(min_population: int) -> set[str]:
-    with pytest.raises(SettingsError) as caught:
-        draw(_MILLION, min_population=min_population)
-    # "... n_names: 1000000 are more than the 774 names there are"
-    n_names = int(str(caught.value).split()[-4])
-    return {person.name for person in draw(n_names, min_population=min_population)}
+        # By letters, it collides with somebody's answer.
+        with pytest.raises(SettingsError, match="too few countries to find placebo capitals"):
+            draw_people(len(pool.countries) - 1, pool, by_letters, seed)
 
 
 def test_no_name_is_the_name_of_a_place_in_the_data() -> None:
     pool = country_pool(_MILLION, by_letters).countries
     places = {word for country in pool for word in f"{country.name} {country.capital}".split()}
-    names = all_names(_MILLION)
-    assert len(names) > 500
+    names = set(first_names())
+    assert len(names) > 2 * len(_COUNTRIES)  # so there is always one for a country
     assert not names & places
     assert not {"Chad", "Israel"} & names
 
 
 def test_no_name_is_a_country_or_capital_that_was_left_out_of_the_data() -> None:
     places = {place for country in _COUNTRIES for place in (country["name"], country["capital"])}
-    assert sorted(all_names(30 * _MILLION) & places) == []
+    assert sorted(set(first_names()) & places) == []
 
 
 def test_countries_and_capitals_have_no_stray_spaces() -> None:
@@ -236,13 +224,13 @@ def test_countries_and_capitals_have_no_stray_spaces() -> None:
 
 
 def test_too_many_names_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"conditional_rule\.n_names: 5000 are more than"):
+    with pytest.raises(SettingsError, match=r"conditional_rule\.n_names: 5000 names need"):
         make_design(n_names=5000)
 
 
 def test_too_few_countries_are_refused() -> None:
     with pytest.raises(
-        SettingsError, match=r"conditional_rule\.min_population: leaves 1 countries"
+        SettingsError, match=r"n_names: 32 names need .* there are 1 \(min_population leaves"
     ):
         make_design(min_population=1_400 * _MILLION)
 
