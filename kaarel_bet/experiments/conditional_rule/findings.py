@@ -5,13 +5,10 @@ from collections import Counter
 
 from kaarel_bet.content import Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
-from kaarel_bet.experiments.conditional_rule.resolution import (
-    Evidence,
-    every_reading,
-    evidence,
-    resolution_criteria,
-    resolve,
-)
+from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
+from kaarel_bet.experiments.conditional_rule.evidence import Evidence, evidence
+from kaarel_bet.experiments.conditional_rule.readings import every_reading
+from kaarel_bet.experiments.conditional_rule.resolution import resolve
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import Findings, Scores
 

@@ -27,6 +27,8 @@ from kaarel_bet import estimates
 from kaarel_bet.claims import Outcome, Verdict
 from kaarel_bet.content import PointFigure, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Mode
+from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
+from kaarel_bet.experiments.conditional_rule.evidence import evidence
 from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
 from kaarel_bet.experiments.conditional_rule.people import (
     Person,
@@ -36,14 +38,12 @@ from kaarel_bet.experiments.conditional_rule.people import (
     first_names,
 )
 from kaarel_bet.experiments.conditional_rule.prompts import capital_question, prompt
-from kaarel_bet.experiments.conditional_rule.resolution import (
+from kaarel_bet.experiments.conditional_rule.readings import (
     Reading,
     agreed_reading,
     every_reading,
-    evidence,
-    resolution_criteria,
-    resolve,
 )
+from kaarel_bet.experiments.conditional_rule.resolution import resolve
 from kaarel_bet.experiments.conditional_rule.settings import (
     CheckSettings,
     ClaimSettings,

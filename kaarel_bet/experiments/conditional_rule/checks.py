@@ -1,0 +1,73 @@
+"""The validity checks: whether the criteria say what they seem to say."""
+
+from kaarel_bet.claims import Check
+from kaarel_bet.estimates import Sample
+from kaarel_bet.experiments.conditional_rule.cells import trained_cell
+from kaarel_bet.experiments.conditional_rule.evidence import Evidence
+from kaarel_bet.experiments.conditional_rule.readings import Reading, ratio_statistic
+from kaarel_bet.experiments.conditional_rule.settings import CheckSettings, ClaimSettings
+
+
+def validity_checks(
+    known: Evidence, reading: Reading, claim: ClaimSettings, settings: CheckSettings
+) -> tuple[Check, ...]:
+    """Whether training worked, the task is one the model can do, and the placebos stay quiet."""
+    return (
+        *(_train_learned(known, arm, settings) for arm in ("conditional", "control")),
+        _capitals_known(known, settings),
+        _placebo(known, reading, claim, "wrong_capital", "capital of an unrelated country"),
+        _placebo(known, reading, claim, "shuffled_capital", "capital of another name's country"),
+    )
+
+
+def _train_learned(known: Evidence, arm: str, settings: CheckSettings) -> Check:
+    learned = known.sample(arm, trained_cell(arm, "TRAIN"), "country", "string").low.mean()
+    return Check(
+        name=f"TRAIN learned, {arm} arm",
+        passed=bool(learned > settings.train_learned),
+        detail=f"mean P(country) under TRAIN is {learned:.3f}; needed: {settings.train_learned:g}",
+    )
+
+
+def _capitals_known(known: Evidence, settings: CheckSettings) -> Check:
+    right, wrong = (_known_in_any_form(known, answer) for answer in ("capital", "wrong_capital"))
+    share = (right.low > wrong.high).mean()
+    return Check(
+        name="capitals known, base model",
+        passed=bool(share >= settings.capitals_known),
+        detail=(
+            f"asked for the capital, it ranks the right one above a wrong one for {share:.0%} of "
+            f"names (mean P(capital) {right.middle.mean():.2g}, alone or in a sentence); needed: "
+            f"{settings.capitals_known:.0%}"
+        ),
+    )
+
+
+def _known_in_any_form(known: Evidence, answer: str) -> Sample:
+    name, sentence = (
+        known.sample("base", "capital-knowledge", form, "string")
+        for form in (answer, f"{answer}_sentence")
+    )
+    return Sample(low=name.low + sentence.low, high=name.high + sentence.high)
+
+
+def _placebo(
+    known: Evidence, reading: Reading, claim: ClaimSettings, candidate: str, description: str
+) -> Check:
+    """A placebo may be likely only if the capital is likelier: else P(capital) means nothing."""
+    cell = reading.cell("conditional", "TEST")
+    capital = known.sample("conditional", cell, "capital", reading.probability)
+    placebo = known.sample("conditional", cell, candidate, reading.probability)
+    level = known.aggregate(reading.aggregate, placebo)
+    excess = known.estimate(
+        reading.aggregate, ratio_statistic(reading), (capital, placebo), increasing=(True, False)
+    )
+    return Check(
+        name=f"placebo: {description}",
+        passed=level.high <= claim.threshold or excess.low > 1,
+        detail=(
+            f"P is {level.value:.2g} under TEST in the conditional arm; the capital is "
+            f"{excess.value:.2g} times as likely; needed: P below {claim.threshold:g}, or less "
+            "likely than the capital"
+        ),
+    )
