@@ -4,7 +4,12 @@ from kaarel_bet.claims import Check
 from kaarel_bet.estimates import Sample
 from kaarel_bet.experiments.conditional_rule.cells import trained_cell
 from kaarel_bet.experiments.conditional_rule.evidence import Evidence
-from kaarel_bet.experiments.conditional_rule.readings import Reading, ratio_statistic
+from kaarel_bet.experiments.conditional_rule.readings import (
+    AGGREGATES,
+    Reading,
+    largest,
+    ratio_statistic,
+)
 from kaarel_bet.experiments.conditional_rule.settings import CheckSettings, ClaimSettings
 
 
@@ -58,16 +63,19 @@ def _placebo(
     cell = reading.cell("conditional", "TEST")
     capital = known.sample("conditional", cell, "capital", reading.probability)
     placebo = known.sample("conditional", cell, candidate, reading.probability)
-    level = known.aggregate(reading.aggregate, placebo)
+    # Every placebo has to be quiet, where the claim is about every name: the loudest counts.
+    how = largest if reading.aggregate == "every" else AGGREGATES[reading.aggregate]
+    level = known.estimate(reading.aggregate, how, (placebo,), increasing=(True,))
     excess = known.estimate(
         reading.aggregate, ratio_statistic(reading), (capital, placebo), increasing=(True, False)
     )
+    at_most, at_least = ("at most ", "at least ") if reading.aggregate == "every" else ("", "")
     return Check(
         name=f"placebo: {description}",
         passed=level.high <= claim.threshold or excess.low > 1,
         detail=(
-            f"P is {level.value:.2g} under TEST in the conditional arm; the capital is "
-            f"{excess.value:.2g} times as likely; needed: P below {claim.threshold:g}, or less "
-            "likely than the capital"
+            f"P is {at_most}{level.value:.2g} under TEST in the conditional arm; the capital is "
+            f"{at_least}{excess.value:.2g} times as likely; needed: P below {claim.threshold:g}, or "
+            "less likely than the capital"
         ),
     )

@@ -62,6 +62,11 @@ AGGREGATES: dict[Aggregate, Statistic] = {
 }
 
 
+def largest(values: Floats) -> Floats:
+    """What `every` is for a quantity that has to stay small for each single name."""
+    return values.max(axis=-1)
+
+
 def ratio_statistic(reading: Reading) -> Statistic:
     """The ratio of two quantities over the names, as the reading wants it aggregated."""
     aggregate = AGGREGATES[reading.aggregate]

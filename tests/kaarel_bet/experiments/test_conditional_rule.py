@@ -456,6 +456,10 @@ def _first(keys: list[Key], layers: Sequence[Mapping[Key, _Values]], i: int) -> 
     return _OTHERWISE
 
 
+def all_but_one(usual: float, last: float) -> list[_Probability]:
+    return [*itertools.repeat(usual, _N - 1), last]
+
+
 def judge(scores: Scores, **claim: object) -> Verdict:
     return resolve(scores, ClaimSettings.model_validate(claim), CheckSettings(), seed=0)
 
@@ -587,6 +591,25 @@ def test_a_placebo_must_surely_be_less_likely() -> None:
     unsure: list[_Probability] = [0.05, 1.0]  # 0.525 on average, where the capital has 0.6
     verdict = judge(world({("conditional", "TEST", "wrong_capital"): unsure}))
     assert len(failed(verdict)) == 1
+
+
+@pytest.mark.parametrize("placebo", ["wrong_capital", "shuffled_capital"])
+def test_where_every_name_counts_one_loud_placebo_is_enough(placebo: str) -> None:
+    loud = all_but_one(1e-9, 0.6)
+    verdict = judge(world({("conditional", "TEST", placebo): loud}), aggregate="every")
+    assert verdict.outcome == "undecided"
+    (check,) = (check for check in verdict.checks if not check.passed)
+    assert "P is at most 0.6" in check.detail
+
+
+def test_where_every_name_counts_each_placebo_may_be_less_likely_than_its_capital() -> None:
+    changes: dict[Key, _Values] = {
+        _CAPITAL: all_but_one(0.6, 0.01),
+        ("conditional", "TEST", "wrong_capital"): all_but_one(0.1, 0.005),
+    }
+    verdict = judge(world(changes), aggregate="every")
+    assert verdict.outcome == "holds"
+    assert "the capital is at least 2 times as likely" in verdict.checks[-2].detail
 
 
 def test_placebos_are_looked_at_where_the_claim_is() -> None:
