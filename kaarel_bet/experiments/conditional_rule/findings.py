@@ -108,14 +108,23 @@ def _readings(known: Evidence, settings: ConditionalRuleSettings) -> Section:
                 winner,
             )
         )
-    columns = ("aggregate", "probability", "ratio of", "tested", "P(capital)", "ratio", "side")
+    columns = (
+        "aggregate",
+        "probability",
+        "ratio of",
+        "tested",
+        "P(capital)",
+        "ratio",
+        "side before checks",
+    )
     return Section("Other readings of the bet", _agreement(winners), [Table(columns, rows)])
 
 
 def _agreement(winners: Counter[str]) -> str:
     text = (
         "The bet's text leaves open how names are aggregated, what counts as the answer and how the "
-        "ratio is formed. The verdict above is for the reading agreed before training. "
+        "ratio is formed. The verdict above is for the reading agreed before training; the sides below "
+        "are what the two criteria say before the validity checks. "
     )
     if len(winners) == 1:
         (side,) = winners

@@ -47,12 +47,19 @@ class Reading:
 def every_reading() -> Iterator[Reading]:
     """All the readings there are."""
     options = (get_args(kind) for kind in (Aggregate, Probability, RatioOf, Tested))
-    return itertools.starmap(Reading, itertools.product(*options))
+    return iter(dict.fromkeys(itertools.starmap(_reading, itertools.product(*options))))
 
 
 def agreed_reading(claim: ClaimSettings) -> Reading:
     """The reading that the settings fixed before training."""
-    return Reading(claim.aggregate, claim.probability, claim.ratio_of, claim.tested)
+    return _reading(claim.aggregate, claim.probability, claim.ratio_of, claim.tested)
+
+
+def _reading(
+    aggregate: Aggregate, probability: Probability, ratio_of: RatioOf, tested: Tested
+) -> Reading:
+    # That every name passes has only one meaning for ratios: each name's own does.
+    return Reading(aggregate, probability, "names" if aggregate == "every" else ratio_of, tested)
 
 
 AGGREGATES: dict[Aggregate, Statistic] = {
@@ -77,9 +84,7 @@ def ratio_statistic(reading: Reading) -> Statistic:
     def of_names(numerator: Floats, denominator: Floats) -> Floats:
         return aggregate(_divide(numerator, denominator))
 
-    # "Every name's ratio" has only one meaning.
-    names = reading.ratio_of == "names" or reading.aggregate == "every"
-    return of_names if names else of_aggregates
+    return of_names if reading.ratio_of == "names" else of_aggregates
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:

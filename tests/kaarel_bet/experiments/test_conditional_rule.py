@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import math
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -728,11 +729,29 @@ def read(**changes: object) -> Reading:
     return agreed_reading(ClaimSettings.model_validate(changes))
 
 
-def test_there_are_36_readings_and_the_agreed_one_is_among_them() -> None:
+def all_different() -> Scores:
+    """A world in which no two readings say the same."""
+    rng = random.Random(0)
+
+    def values() -> dict[Key, _Values]:
+        return {
+            (arm, cell.name, candidate): [rng.random() for _ in range(_N)]
+            for arm in ("conditional", "control")
+            for cell in CELLS
+            for candidate in ("country", "capital")
+        }
+
+    return world(values(), values())
+
+
+def test_there_are_30_readings_and_the_agreed_one_is_among_them() -> None:
     readings = list(every_reading())
-    assert len(readings) == len(set(readings)) == 36
+    assert len(readings) == len(set(readings)) == 30
     assert agreed_reading(ClaimSettings()) == Reading("mean", "string", "aggregates", "as_trained")
     assert agreed_reading(ClaimSettings()) in readings
+    assert read(aggregate="every", ratio_of="aggregates") in readings
+    scores = all_different()
+    assert len({criteria_of(scores, reading) for reading in readings}) == 30
 
 
 def test_names_that_are_all_alike_come_out_the_same_under_every_reading() -> None:
@@ -828,10 +847,11 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
     assert verdict.outcome == "holds"
     content = {section.title: (section.text, section.content) for section in findings.sections}
     text, (table,) = content["Other readings of the bet"]
+    assert "before the validity checks" in text
     assert isinstance(table, Table)
-    assert len(table.rows) == 36
+    assert len(table.rows) == 30
     assert {row[-1] for row in table.rows} == {"author"}
-    assert "All 36 readings come out the same: author." in text
+    assert "All 30 readings come out the same: author." in text
     _, (transcript,) = content["Sample prompts and answers"]
     assert isinstance(transcript, Transcript)
     assert transcript.title == "TRAIN with instructions: Ann"
@@ -848,9 +868,9 @@ def test_readings_that_disagree_are_pointed_out() -> None:
     scores = world({_CAPITAL: 1e-8}, first_tokens={_CAPITAL: 0.5})
     findings = ConditionalRule(ConditionalRuleSettings(n_quoted_names=0), 0).findings(scores)
     (readings,) = (s for s in findings.sections if s.title == "Other readings of the bet")
-    assert "**The 36 readings disagree**" in readings.text
-    assert "author in 18" in readings.text
-    assert "Kaarel in 18" in readings.text
+    assert "**The 30 readings disagree**" in readings.text
+    assert "author in 15" in readings.text
+    assert "Kaarel in 15" in readings.text
     assert "Sample prompts and answers" not in [section.title for section in findings.sections]
 
 
