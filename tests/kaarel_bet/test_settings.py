@@ -130,6 +130,7 @@ def test_a_key_that_is_not_text_is_unknown() -> None:
         ({"conditional_rule": {"claim": {"confidence": 1.0}}}, "claim.confidence"),
         ({"conditional_rule": {"claim": {"confidence": float("nan")}}}, "claim.confidence"),
         ({"conditional_rule": {"claim": {"variants_tried": 0}}}, "claim.variants_tried"),
+        ({"conditional_rule": {"claim": {"variants_tried": 251}}}, "claim: variants_tried"),
         ({"conditional_rule": {"claim": 3}}, "conditional_rule.claim"),
         ({"conditional_rule": {"claim": None}}, "conditional_rule.claim"),
         ({"local": {"model": ""}}, "local.model"),
