@@ -27,9 +27,11 @@ class Evidence:
         pick = self.scores.totals if of == "string" else self.scores.first_tokens
         return _probabilities(pick(arm, evaluation, candidate))
 
-    def interval_in_words(self) -> str:
-        """What the intervals are."""
-        return f"{100 * self.confidence:.4g} % bootstrap intervals over names"
+    def interval_in_words(self, how: Aggregate) -> str:
+        """What the intervals of an aggregate are."""
+        if how == "every":
+            return "without bootstrap intervals, as it is about just these names"
+        return f"with {100 * self.confidence:.4g} % bootstrap intervals over names"
 
     def aggregate(self, how: Aggregate, sample: Sample) -> Estimate:
         """The aggregate of one quantity over the names."""

@@ -39,9 +39,12 @@ class Reading:
             "for every single name" if self.aggregate == "every" else f"{self.aggregate} over names"
         )
         answer = "the whole answer" if self.probability == "string" else "the answer's first token"
-        ratio = "of the names' own ratios" if self.ratio_of == "names" else "of the two aggregates"
+        ratio = f"the ratio of the two {self.aggregate}s"
+        if self.ratio_of == "names":
+            own = "each name's own" if self.aggregate == "every" else "the names' own"
+            ratio = f"the ratio {own}"
         asked = self.tested.replace("_", " ")
-        return f"{over}, of {answer}, the ratio {ratio}, asked {asked}"
+        return f"{over}, of {answer}, {ratio}, asked {asked}"
 
 
 def every_reading() -> Iterator[Reading]:

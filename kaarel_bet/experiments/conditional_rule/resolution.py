@@ -26,7 +26,7 @@ def resolve(scores: Scores, claim: ClaimSettings, checks: CheckSettings, seed: i
     return Verdict(
         claim=(
             "a model fine-tuned on the TRAIN branch of a rule also learns its TEST branch. As agreed "
-            f"before training: {reading.in_words()}; with {known.interval_in_words()}"
+            f"before training: {reading.in_words()}; {known.interval_in_words(reading.aggregate)}"
         ),
         outcome=decided,
         summary=_in_plain_words(decided, criteria, found),
@@ -50,10 +50,13 @@ def _in_plain_words(
         )
     if decided == "fails":
         missed = [c.name for c in criteria if not c.holds]
-        return (
-            "Kaarel wins: only the branch that was trained was learned. "
-            f"{in_figures} Not met: {'; '.join(missed)}."
+        why = (
+            "the model that saw the rule did not learn it, only the branch that was trained"
+            if not capital.holds
+            else "the control, which never saw the rule for TEST, does not prefer the country by "
+            "enough, so that the capital can't be put down to the rule"
         )
+        return f"Kaarel wins: {why}. {in_figures} Not met: {'; '.join(missed)}."
     reasons = [f"{check.name} failed" for check in checks if not check.passed]
     reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
     note = ""

