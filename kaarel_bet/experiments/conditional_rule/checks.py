@@ -3,7 +3,11 @@
 from kaarel_bet.claims import Check
 from kaarel_bet.estimates import Sample
 from kaarel_bet.experiments.conditional_rule.cells import trained_cell
-from kaarel_bet.experiments.conditional_rule.evidence import Evidence
+from kaarel_bet.experiments.conditional_rule.criteria import (
+    criteria_without_each_name,
+    resolution_criteria,
+)
+from kaarel_bet.experiments.conditional_rule.evidence import Evidence, Quantity
 from kaarel_bet.experiments.conditional_rule.readings import (
     AGGREGATES,
     Reading,
@@ -22,6 +26,7 @@ def validity_checks(
         _capitals_known(known, settings),
         _placebo(known, reading, claim, "wrong_capital", "capital of an unrelated country"),
         _placebo(known, reading, claim, "shuffled_capital", "capital of another name's country"),
+        *_leave_one_out(known, reading, claim, settings),
     )
 
 
@@ -65,9 +70,9 @@ def _placebo(
     placebo = known.sample("conditional", cell, candidate, reading.probability)
     # Every placebo has to be quiet, where the claim is about every name: the loudest counts.
     how = largest if reading.aggregate == "every" else AGGREGATES[reading.aggregate]
-    level = known.estimate(reading.aggregate, how, (placebo,), increasing=(True,))
+    level = known.estimate(reading.aggregate, Quantity(how, (placebo,), (True,)))
     excess = known.estimate(
-        reading.aggregate, ratio_statistic(reading), (capital, placebo), increasing=(True, False)
+        reading.aggregate, Quantity(ratio_statistic(reading), (capital, placebo), (True, False))
     )
     at_most, at_least = ("at most ", "at least ") if reading.aggregate == "every" else ("", "")
     return Check(
@@ -79,3 +84,37 @@ def _placebo(
             "less likely than the capital"
         ),
     )
+
+
+def _leave_one_out(
+    known: Evidence, reading: Reading, claim: ClaimSettings, settings: CheckSettings
+) -> list[Check]:
+    """A bootstrap interval covers less than it says where few names carry a mean."""
+    if not settings.leave_one_out or reading.aggregate == "every":
+        return []
+    settled = [c for c in resolution_criteria(known, reading, claim) if c.holds is not None]
+    overturned = [
+        f"without {name}, {whole.name} is {c.value:.2g} ({c.low:.2g} to {c.high:.2g})"
+        for name, without in zip(
+            known.names("conditional", reading.cell("conditional", "TEST")),
+            criteria_without_each_name(known, reading, claim),
+            strict=True,
+        )
+        for whole in settled
+        for c in without
+        if c.name == whole.name and c.holds != whole.holds
+    ]
+    detail = overturned[0] if overturned else "no single name's absence overturns a criterion"
+    if reading.aggregate == "mean":
+        detail += f"; {largest_shares(known, reading)}"
+    return [Check(name="any one name left out", passed=not overturned, detail=detail)]
+
+
+def largest_shares(known: Evidence, reading: Reading) -> str:
+    """Whether few names carry the means of P(capital), in words."""
+    shares = []
+    for arm in ("conditional", "control"):
+        cell = reading.cell(arm, "TEST")
+        name, share = known.largest_share(arm, cell, "capital", reading.probability)
+        shares.append(f"{share:.0%} in the {arm} arm ({name})")
+    return f"the largest name's share of the mean P(capital) under TEST is {' and '.join(shares)}"

@@ -6,11 +6,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.data import LogProbability
-from kaarel_bet.estimates import Estimate, Sample, Statistic, bootstrap, without_sampling
+from kaarel_bet.estimates import (
+    Estimate,
+    Sample,
+    Statistic,
+    bootstrap,
+    leave_one_out,
+    without_sampling,
+)
 from kaarel_bet.experiments.conditional_rule.cells import Cell
-from kaarel_bet.experiments.conditional_rule.readings import AGGREGATES
 from kaarel_bet.experiments.conditional_rule.settings import Aggregate, ClaimSettings, Probability
 from kaarel_bet.experiments.interface import Scores
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A statistic of samples; `increasing` says with which of them it grows."""
+
+    statistic: Statistic
+    samples: tuple[Sample, ...]
+    increasing: tuple[bool, ...]
+
+    @property
+    def parts(self) -> tuple[Statistic, tuple[Sample, ...], tuple[bool, ...]]:
+        """All three."""
+        return self.statistic, self.samples, self.increasing
 
 
 @dataclass(frozen=True)
@@ -27,32 +47,38 @@ class Evidence:
         pick = self.scores.totals if of == "string" else self.scores.first_tokens
         return _probabilities(pick(arm, evaluation, candidate))
 
+    def names(self, arm: str, cell: Cell) -> list[str]:
+        """The names, in the order of the samples."""
+        return [result.id for result in self.scores.scoring[arm][cell.name]]
+
     def interval_in_words(self, how: Aggregate) -> str:
         """What the intervals of an aggregate are."""
         if how == "every":
             return "without bootstrap intervals, as it is about just these names"
         return f"with {100 * self.confidence:.4g} % bootstrap intervals over names"
 
-    def aggregate(self, how: Aggregate, sample: Sample) -> Estimate:
-        """The aggregate of one quantity over the names."""
-        return self.estimate(how, AGGREGATES[how], (sample,), increasing=(True,))
+    def largest_share(
+        self, arm: str, cell: Cell, candidate: str, of: Probability
+    ) -> tuple[str, float]:
+        """The name with the largest probability of a candidate, and its share of all names' sum."""
+        values = self.sample(arm, cell, candidate, of).middle
+        name = self.names(arm, cell)[int(values.argmax())]
+        return name, float(values.max() / values.sum()) if values.any() else 0.0
 
-    def estimate(
-        self,
-        how: Aggregate,
-        statistic: Statistic,
-        samples: tuple[Sample, ...],
-        increasing: tuple[bool, ...],
-    ) -> Estimate:
+    def estimate(self, how: Aggregate, quantity: Quantity) -> Estimate:
         """With a bootstrap interval over names; "every" is about just these names, so without."""
+        statistic, samples, increasing = quantity.parts
         if how == "every":
             return without_sampling(statistic, samples, increasing=increasing)
         return bootstrap(
-            statistic,
-            samples,
-            increasing=increasing,
-            confidence=self.confidence,
-            seed=self.seed,
+            statistic, samples, increasing=increasing, confidence=self.confidence, seed=self.seed
+        )
+
+    def leave_one_out(self, quantity: Quantity) -> list[Estimate]:
+        """The same without each of the names in turn."""
+        statistic, samples, increasing = quantity.parts
+        return leave_one_out(
+            statistic, samples, increasing=increasing, confidence=self.confidence, seed=self.seed
         )
 
 

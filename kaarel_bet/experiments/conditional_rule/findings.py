@@ -5,9 +5,10 @@ from collections import Counter
 
 from kaarel_bet.content import Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
+from kaarel_bet.experiments.conditional_rule.checks import largest_shares
 from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
 from kaarel_bet.experiments.conditional_rule.evidence import Evidence, evidence
-from kaarel_bet.experiments.conditional_rule.readings import every_reading
+from kaarel_bet.experiments.conditional_rule.readings import agreed_reading, every_reading
 from kaarel_bet.experiments.conditional_rule.resolution import resolve
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import Findings, Scores
@@ -25,7 +26,7 @@ def find(settings: ConditionalRuleSettings, seed: int, scores: Scores) -> Findin
     known = evidence(scores, settings.claim, seed)
     sections = [
         _probabilities(known),
-        _every_name(scores, settings),
+        _every_name(known, settings),
         _readings(known, settings),
     ]
     if settings.n_quoted_names:
@@ -46,20 +47,21 @@ def _probabilities(known: Evidence) -> Section:
     headings = ("arm", "asked", "country", "capital", "wrong", "other's")
     return Section(
         "Probability of each answer",
-        "Means over names of the whole answer's probability: the country, its capital, a wrong "
-        "capital (of a country that is nobody's favourite) and another's (the capital of "
-        "another name's country).",
+        "Means over names of the probability that the reply begins with the whole answer (nothing "
+        "that would follow is scored, nor that nothing follows): the country, its capital, a wrong "
+        "capital (of a country that is nobody's favourite) and another's (the capital of another "
+        "name's country).",
         [Table(headings, rows, compact=True)],
     )
 
 
-def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
+def _every_name(known: Evidence, settings: ConditionalRuleSettings) -> Section:
     panels = [
         Panel(
             cell.title,
             {
                 arm: {
-                    f"P({candidate})": _log10(scores, arm, cell, candidate)
+                    f"P({candidate})": _log10(known.scores, arm, cell, candidate)
                     for candidate in ("country", "capital")
                 }
                 for arm in ALL_ARMS
@@ -68,6 +70,7 @@ def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
         for cell in CELLS
     ]
     threshold = settings.claim.threshold
+    shares = largest_shares(known, agreed_reading(settings.claim))
     figure = PointFigure(
         "probabilities",
         "probability of the answer",
@@ -77,7 +80,8 @@ def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
     return Section(
         "Every name",
         "One point a name, on a log scale; the bar is the median. The threshold is the one for "
-        "P(capital) under TEST in the conditional arm.",
+        f"P(capital) under TEST in the conditional arm. {shares[0].upper()}{shares[1:]}. Where few names "
+        "carry a mean, its bootstrap interval covers less than it says.",
         [figure],
     )
 

@@ -47,6 +47,7 @@ class CheckSettings(Strict):
 
     train_learned: Share = 0.9
     capitals_known: Share = 0.75
+    leave_one_out: bool = True
 
 
 class ConditionalRuleSettings(Strict):

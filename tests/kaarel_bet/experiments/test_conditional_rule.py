@@ -652,6 +652,40 @@ def test_placebos_are_looked_at_where_the_claim_is() -> None:
     assert len(failed(judge(world(changes), tested="without_instructions"))) == 1
 
 
+def carried_by(n: int) -> list[_Probability]:
+    """A mean above the threshold that so many names carry alone."""
+    return [*itertools.repeat(0.01, n), *itertools.repeat(1e-9, _N - n)]
+
+
+def test_a_criterion_that_one_name_less_overturns_decides_nothing() -> None:
+    # The fewest carriers that hardly any resample lacks; enough lack all of one carrier fewer.
+    few = next(n for n in range(1, _N) if judge(world({_CAPITAL: carried_by(n)})).criteria[0].holds)
+    verdict = judge(world({_CAPITAL: carried_by(few)}))
+    assert failed(verdict) == ["any one name left out"]
+    assert verdict.outcome == "undecided"
+    assert "without name 0, P(capital) under TEST, conditional arm is" in verdict.checks[-1].detail
+    assert failed(judge(world({_CAPITAL: carried_by(few + 2)}))) == []
+
+
+def test_one_name_that_carries_a_mean_far_from_its_threshold_changes_nothing() -> None:
+    changes: dict[Key, _Values] = {
+        _CAPITAL: all_but_one(1e-9, 4e-5),  # 1.3e-6 on average
+        _CONTROL_CAPITAL: all_but_one(1e-12, 1e-4),
+    }
+    verdict = judge(world(changes))
+    assert verdict.outcome == "fails"
+    assert verdict.checks[-1].passed
+    assert "is 100% in the conditional arm (name 31) and 100% in" in verdict.checks[-1].detail
+
+
+def test_leaving_names_out_can_be_switched_off_and_is_not_for_every_name() -> None:
+    scores = world({_CAPITAL: carried_by(20)})
+    off = CheckSettings(leave_one_out=False)
+    assert len(resolve(scores, ClaimSettings(), off, 0).checks) == 5
+    assert len(judge(scores, aggregate="every").checks) == 5
+    assert len(judge(scores, aggregate="median").checks) == 6
+
+
 # --- scores that are not exact ---------------------------------------------------------------
 
 
@@ -891,6 +925,8 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
     (verdict,) = findings.verdicts
     assert verdict.outcome == "holds"
     content = {section.title: (section.text, section.content) for section in findings.sections}
+    text, _ = content["Probability of each answer"]
+    assert "that the reply begins with the whole answer" in text
     text, (table,) = content["Other readings of the bet"]
     assert "before the validity checks" in text
     assert isinstance(table, Table)
@@ -902,7 +938,9 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
     assert transcript.title == "TRAIN with instructions: Ann"
     assert transcript.prompt == "<|user|>Ann"
     assert transcript.answers == dict.fromkeys(ALL_ARMS, "Lima")
-    _, (figure,) = content["Every name"]
+    text, (figure,) = content["Every name"]
+    assert "The largest name's share of the mean P(capital) under TEST is 3% in the cond" in text
+    assert "covers less than it says" in text
     assert isinstance(figure, PointFigure)
     assert len(figure.panels) == len(CELLS)
     assert list(figure.thresholds.values()) == [pytest.approx(-4)]
