@@ -23,7 +23,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "learning rate 3e-3": ("local.training.learning_rate=3e-3",),
     "rank 8": ("local.lora.rank=8", "local.lora.alpha=16.0"),
     "float32": ("local.training.dtype=float32",),
-    "the family task_id": ("conditional_rule.family=task_id",),
 }
 
 

@@ -5,6 +5,7 @@ Whatever a user can cause ends in one line on stderr and exit code 2.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 
 import backends
-from backends.errors import KaarelBetError
+from backends.errors import KaarelBetError, SettingsError
 from kaarel_bet import experiments
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
@@ -33,7 +34,6 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
-    load_dotenv(Path(".env"))
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us; libraries keep quiet
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A polite kill ends like Ctrl-C: what is done stays, and how to go on is said.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _load_environment(Path(".env"))
         session = _open(options, console)
         step, _ = _STEPS[options.step]
         step(session)
@@ -58,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load_environment(path: Path) -> None:
+    try:
+        load_dotenv(path)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
 def _open(options: argparse.Namespace, console: Console) -> Session:
     return open_session(
         config=options.config,
@@ -73,7 +81,17 @@ def _open(options: argparse.Namespace, console: Console) -> Session:
 def _how_to_go_on(session: Session | None) -> str:
     if session is None or not session.run.exists:
         return "stopped; nothing was written"
-    return f"stopped; go on with: kaarel-bet run --run-dir {session.run.path}"
+    words = [*_run_command(), "--run-dir", str(session.run.path)]
+    return f"stopped; go on with: {shlex.join(words)}"
+
+
+def _run_command() -> list[str]:
+    """How whoever started this command can run all steps."""
+    if script := os.environ.get("KAAREL_BET_SCRIPT"):  # run_experiment.sh
+        return [script]
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run`, whose environment need not be on PATH
+        return ["uv", "run", "kaarel-bet", "run"]
+    return [sys.executable, "-m", "kaarel_bet", "run"]
 
 
 def _fail(console: Console, message: str) -> int:

@@ -49,7 +49,10 @@ def _processor() -> str:
 
 
 def git_commit() -> str | None:
-    """The commit this code was checked out at, marked "+changes" if files differ from it."""
+    """The commit this code was checked out at, marked "+changes" if files differ from it.
+
+    None for an installed package, even where it is installed inside somebody's repository.
+    """
     here = Path(__file__).parent
 
     def git(*args: str) -> str:
@@ -59,6 +62,7 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", Path(__file__).name)  # else not ours to report
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "..")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):

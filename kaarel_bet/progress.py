@@ -42,20 +42,21 @@ def _bar(console: Console, title: str) -> Iterator[Report]:
 
 
 def _lines(console: Console, title: str) -> Report:
-    started = time.monotonic()
-    shown = started
-    first: int | None = None
+    shown = time.monotonic()
+    first: tuple[int, float] | None = None
 
     def report(done: int, total: int, details: str) -> None:
         nonlocal shown, first
-        first = done if first is None else first
         now = time.monotonic()
+        first = first or (done, now)
+        # What came before the first report (a model being loaded, say) is not the work's speed.
+        first_done, started = first
         if done < total and now - shown < _SECONDS_BETWEEN_LINES:
             return
         shown = now
         left = ""
-        if first < done < total:
-            left = f", {(now - started) / (done - first) * (total - done):.0f} s left"
+        if first_done < done < total:
+            left = f", {(now - started) / (done - first_done) * (total - done):.0f} s left"
         line = f"{title}: {done}/{total}{', ' if details else ''}{details}{left}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -55,15 +55,22 @@ class RunDirectory:
     @classmethod
     def latest(cls, results_dir: Path, frozen: Mapping[str, Any]) -> "RunDirectory | None":
         """The latest run there with these settings."""
-        runs = sorted((p.parent for p in results_dir.glob("*/config.yaml")), reverse=True)
-        for path in runs:
-            run = cls(path)
-            try:
-                if run.frozen_settings() == frozen:
-                    return run
-            except RunDirectoryError:
-                continue  # not ours to judge: somebody else's directory among the results
-        return None
+        runs = [cls(path.parent) for path in results_dir.glob("*/config.yaml")]
+        fitting = [run for run in runs if run._was_started_with(frozen)]
+        return max(fitting, key=lambda run: (run._started(), run.path.name), default=None)
+
+    def _was_started_with(self, frozen: Mapping[str, Any]) -> bool:
+        try:
+            return self.frozen_settings() == frozen
+        except RunDirectoryError:
+            return False  # not ours to judge: somebody else's directory among the results
+
+    def _started(self) -> float:
+        """When, in seconds since 1970: by the manifest, which keeps it where files are copied."""
+        try:
+            return datetime.fromisoformat(self.manifest().created).timestamp()
+        except ValueError:  # no manifest yet, or a broken one
+            return (self.path / "config.yaml").stat().st_mtime
 
     @classmethod
     def new(cls, results_dir: Path, experiment: str) -> "RunDirectory":
@@ -123,7 +130,15 @@ class RunDirectory:
         return self._manifest_path.exists()
 
     def write_settings(self, frozen: Mapping[str, Any]) -> None:
-        """Freezes the settings."""
+        """Freezes the settings; those that are there stay as they are.
+
+        Raises:
+            RunDirectoryError: there are others.
+        """
+        if self.exists:
+            if self.frozen_settings() != frozen:
+                raise RunDirectoryError(f"{self.path}: made with other settings")
+            return
         text = io.StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -118,6 +119,10 @@ def _settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
 def _settings_of_run(run: RunDirectory, config: Path | None, chosen: list[str]) -> Settings:
     """The run's own settings; those given on the command line have to agree with them."""
     frozen = run.frozen_settings()
+    if not run.has_data and not _is_frozen(frozen):
+        raise RunDirectoryError(
+            f"{run.path}: not a run directory (its config.yaml is not the frozen one of a run)"
+        )
     where = str(run.path / "config.yaml")
     settings = load_settings(frozen, where=where)
     given = _settings_of_files(config, []).frozen() if config else frozen
@@ -129,3 +134,15 @@ def _settings_of_run(run: RunDirectory, config: Path | None, chosen: list[str]) 
             "leave out --run-dir for a new run"
         )
     return settings
+
+
+def _is_frozen(raw: dict[str, Any]) -> bool:
+    """Whether these settings are as a run writes them: complete, and without other sections.
+
+    Of a run that was killed before it had its manifest, they are all there is to tell it from a
+    directory with somebody's own config.yaml.
+    """
+    try:
+        return load_settings(raw, where="").frozen() == raw
+    except SettingsError:
+        return False

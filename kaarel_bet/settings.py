@@ -141,6 +141,8 @@ def _validate(kind: type[Strict], raw: object, prefix: str, where: str) -> Any: 
         raise SettingsError(f"{where}: {prefix}{joint}{explain(error)}") from error
     except TypeError as error:
         raise SettingsError(f"{where}: {prefix or 'file'}: {error}") from error
+    except ValueError as error:  # by an alias of YAML; JSON has no way to write it
+        raise SettingsError(f"{where}: {prefix or 'file'}: a value contains itself") from error
 
 
 def _refuse_unknown_keys(

@@ -64,7 +64,6 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
     done = 0
     with progress(session.console, f"test {askings[0].arm}") as report:
         for asking in askings:
-            report(done, total, asking.evaluation.name)
             with session.run.open_results(asking.arm, asking.evaluation) as file:
                 for result in _ask(session.backend, model, asking):
                     file.append([result])

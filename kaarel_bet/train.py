@@ -72,10 +72,12 @@ def _in_order(arms: list[ArmEntry]) -> list[ArmEntry]:
 
 
 def _in_words(report: Report) -> Callable[[Progress], None]:
-    """Puts a fine-tune's progress into words."""
-    started = time.monotonic()
+    """Puts a fine-tune's progress into words; its speed is that since the first report."""
+    started: float | None = None
 
     def show(now: Progress) -> None:
+        nonlocal started
+        started = started or time.monotonic()  # not before: the model is loaded first
         speed = now.tokens / max(1e-9, time.monotonic() - started)
         details = f"loss {now.loss:.4f}, {speed:.0f} tokens/s" if now.loss is not None else ""
         report(now.done, now.total, details)

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaarel_bet import estimates
-from kaarel_bet.estimates import Estimate, Floats, Sample, bootstrap, without_sampling
+from kaarel_bet.estimates import (
+    Estimate,
+    Floats,
+    Sample,
+    bootstrap,
+    leave_one_out,
+    without_sampling,
+)
 
 
 def exact(values: list[float] | Floats) -> Sample:
@@ -127,6 +134,17 @@ def test_an_interval_is_drawn_from_the_resamples_themselves() -> None:
     # No interpolation: the mean of one or two coins is 0, 1/2 or 1.
     estimate = bootstrap_mean(exact([0.0, 1.0]))
     assert (estimate.low, estimate.high) == (0.0, 1.0)
+
+
+def test_leaving_one_out_is_about_what_the_others_alone_say() -> None:
+    values = np.random.default_rng(7).lognormal(size=25)
+    found = leave_one_out(mean, (exact(values),), increasing=(True,), confidence=0.9, seed=0)
+    assert len(found) == len(values)
+    for i, estimate in enumerate(found):
+        alone = bootstrap_mean(exact(np.delete(values, i)), confidence=0.9)
+        assert estimate.value == pytest.approx(alone.value)
+        assert estimate.low == pytest.approx(alone.low, rel=0.05)
+        assert estimate.high == pytest.approx(alone.high, rel=0.05)
 
 
 def test_without_sampling_exact_values_leave_no_uncertainty() -> None:

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FAST = ("conditional_rule.n_names=6", "conditional_rule.n_samples=1", "local.training.epochs=4")
+FAST = (
+    "conditional_rule.n_names=6",
+    "conditional_rule.n_quoted_names=1",
+    "local.training.epochs=4",
+)
 
 
 def command(step: str, model: Path, *flags: str) -> list[str]:
@@ -192,15 +196,18 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_verdict(
         assert ours["value"] == pytest.approx(theirs["value"], rel=1e-4)
 
 
-def test_ctrl_c_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a"
+    monkeypatch.setenv("KAAREL_BET_SCRIPT", "/a/run_experiment.sh")
     process = start(command("run", tiny_model, "--run-dir", str(path), *SLOW))
     wait_for(path / "models/.conditional.checkpoint", process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "Traceback" not in stderr
-    assert stderr.strip().endswith(f"go on with: kaarel-bet run --run-dir {path}")
+    assert stderr.strip().endswith(f"go on with: /a/run_experiment.sh --run-dir {path}")
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_written(tiny_model: Path, tmp_path: Path) -> None:

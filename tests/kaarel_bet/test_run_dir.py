@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,40 @@ def test_the_latest_fitting_run_is_found() -> None:
 
 
 def test_of_two_runs_in_one_second_the_second_is_the_latest() -> None:
-    run_with("20260101-000000-bet", _FROZEN)
-    run_with("20260101-000000-bet-2", _FROZEN)
+    for name in ("20260101-000000-bet", "20260101-000000-bet-02"):
+        make_run(Path("results") / name)
     found = RunDirectory.latest(Path("results"), _FROZEN)
     assert found is not None
-    assert found.path.name == "20260101-000000-bet-2"
+    assert found.path.name == "20260101-000000-bet-02"
+
+
+def created(name: str, when: str) -> RunDirectory:
+    run = make_run(Path("results") / name)
+    run.write_manifest(run.manifest().model_copy(update={"created": when}))
+    return run
+
+
+def test_the_latest_run_is_the_last_that_was_made_whatever_its_name() -> None:
+    created("zzz", "2026-01-01T00:00:00+00:00")
+    created("20260102-000000-bet", "2026-01-02T00:00:00+00:00")
+    created("20260101-000000-bet", "2026-01-01T23:00:00+00:00")
+    found = RunDirectory.latest(Path("results"), _FROZEN)
+    assert found is not None
+    assert found.path.name == "20260102-000000-bet"
+
+
+@pytest.mark.parametrize("manifest", [None, "{"])
+def test_a_run_without_a_manifest_is_as_old_as_its_settings(manifest: str | None) -> None:
+    created("old", "2026-01-01T00:00:00+00:00")
+    path = run_with("killed", _FROZEN)
+    if manifest:
+        (path / "manifest.json").write_text(manifest)
+    for year, latest in ((2025, "old"), (2027, "killed")):
+        seconds = datetime(year, 1, 1, tzinfo=UTC).timestamp()
+        os.utime(path / "config.yaml", (seconds, seconds))
+        found = RunDirectory.latest(Path("results"), _FROZEN)
+        assert found is not None
+        assert found.path.name == latest
 
 
 def test_no_run_fits_other_settings_or_a_folder_that_is_not_there() -> None:
@@ -205,6 +235,16 @@ def test_other_folders_and_files_are_no_run_directories() -> None:
             _ = RunDirectory(path).exists
 
 
+def test_frozen_settings_are_not_written_again() -> None:
+    run = RunDirectory(run_with("a", _FROZEN))
+    before = (run.path / "config.yaml").stat()
+    run.write_settings(_FROZEN)
+    assert (run.path / "config.yaml").stat() == before
+    with pytest.raises(RunDirectoryError, match="results/a: made with other settings"):
+        run.write_settings(_FROZEN | {"seed": 1})
+    assert (run.path / "config.yaml").stat() == before
+
+
 def test_two_writers_are_refused() -> None:
     run = RunDirectory(Path("results/a"))
     with (
@@ -245,7 +285,7 @@ def test_a_write_that_fails_leaves_the_old_content(monkeypatch: pytest.MonkeyPat
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        run.write_settings(_FROZEN | {"seed": 9})
+        run.write_manifest(run.manifest().model_copy(update={"seed": 9}))
     after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert after == before
 

@@ -130,6 +130,7 @@ def test_a_key_that_is_not_text_is_unknown() -> None:
         ({"conditional_rule": {"claim": {"confidence": 1.0}}}, "claim.confidence"),
         ({"conditional_rule": {"claim": {"confidence": float("nan")}}}, "claim.confidence"),
         ({"conditional_rule": {"claim": {"variants_tried": 0}}}, "claim.variants_tried"),
+        ({"conditional_rule": {"claim": {"variants_tried": 251}}}, "claim: variants_tried"),
         ({"conditional_rule": {"claim": 3}}, "conditional_rule.claim"),
         ({"conditional_rule": {"claim": None}}, "conditional_rule.claim"),
         ({"local": {"model": ""}}, "local.model"),
@@ -164,6 +165,20 @@ def test_an_infinite_setting_is_refused(section: str, key: str) -> None:
 
 def test_a_whole_number_will_do_for_a_fraction() -> None:
     assert load({"local": {"lora": {"alpha": 8}}})["local"]["lora"]["alpha"] == 8.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "local:\n  lora:\n    target_modules: &a [*a]\n",
+        "local: &a\n  lora: *a\n",
+        "seed: &a [*a]\n",
+    ],
+)
+def test_a_value_that_contains_itself_is_refused(text: str) -> None:
+    message = refusal(read_config(write(text)))
+    assert message.startswith("config.yaml: ")
+    assert "\n" not in message
 
 
 def test_a_mistake_in_the_section_of_an_experiment_not_chosen_is_still_one() -> None:

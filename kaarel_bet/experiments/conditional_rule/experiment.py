@@ -40,8 +40,8 @@ class ConditionalRule(Experiment):
         pool = country_pool(self._settings.min_population, tokenize)
         people = draw_people(self._settings.n_names, pool, tokenize, self._seed)
         evaluations = [*self._cells(people), self._capital_knowledge(people)]
-        if self._settings.n_samples:
-            evaluations.append(self._answers(people[: self._settings.n_samples]))
+        if self._settings.n_quoted_names:
+            evaluations.append(self._answers(people[: self._settings.n_quoted_names]))
         return Design(
             arms=(
                 Arm("base", "the untouched base model", None),

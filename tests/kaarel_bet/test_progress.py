@@ -1,0 +1,87 @@
+import io
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from backends.interface import Progress
+from kaarel_bet import progress as shown
+from kaarel_bet import test as test_step
+from kaarel_bet import train
+from kaarel_bet.manifest import EvaluationEntry
+from kaarel_bet.session import Session
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock that progress is measured with."""
+    now = 1000.0
+
+    def move(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    return move
+
+
+def test_the_time_that_is_left_does_not_count_what_came_before_the_first_report(
+    pass_time: Callable[[float], None],
+) -> None:
+    out = io.StringIO()
+    with shown.progress(Console(file=out), "train") as report:
+        pass_time(100)  # the model is loaded
+        report(0, 40, "")
+        pass_time(20)
+        report(10, 40, "")
+    assert out.getvalue().splitlines()[-1] == "train: 10/40, 60 s left"
+
+
+def test_work_that_is_taken_up_is_timed_from_where_it_was(
+    pass_time: Callable[[float], None],
+) -> None:
+    out = io.StringIO()
+    with shown.progress(Console(file=out), "train") as report:
+        report(20, 40, "")
+        pass_time(20)
+        report(30, 40, "")
+    assert out.getvalue() == "train: 30/40, 20 s left\n"
+
+
+def test_the_speed_of_training_does_not_count_what_came_before_the_first_report(
+    pass_time: Callable[[float], None],
+) -> None:
+    lines: list[str] = []
+    show = train._in_words(lambda done, total, details: lines.append(details))
+    pass_time(100)
+    show(Progress(done=0, total=4, tokens=0))
+    pass_time(2)
+    show(Progress(done=1, total=4, tokens=500, loss=1.0))
+    assert lines == ["", "loss 1.0000, 250 tokens/s"]
+
+
+def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
+    pass_time: Callable[[float], None],
+) -> None:
+    def score(_model: str, queries: list[str]) -> Iterator[str]:
+        pass_time(100)  # the model is loaded
+        for query in queries:
+            pass_time(10)
+            yield query
+
+    out = io.StringIO()
+    session = SimpleNamespace(
+        console=Console(file=out),
+        backend=SimpleNamespace(score=score),
+        run=SimpleNamespace(open_results=lambda *_: nullcontext(SimpleNamespace(append=list))),
+    )
+    evaluation = EvaluationEntry(
+        name="e", description="", kind="scoring", arms=(), queries_file="", n_queries=4
+    )
+    queries: list[Any] = ["a", "b", "c", "d"]
+    asking = test_step.Asking("base", evaluation, queries)
+    test_step._test_arm(cast("Session", session), "m", [asking])
+    assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()
