@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from backends.local.adapters import (
 from backends.local.checkpoints import TrainingState
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder
-from backends.local.engine import choose_engine
+from backends.local.engine import Engine, choose_engine
 from backends.local.generation import Generator
 from backends.local.models import (
     context_length,
@@ -61,6 +62,15 @@ class _Record(Strict):
     tuned_model: TunedModel
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A loaded model, by the name it is asked for, and what runs it."""
+
+    name: str
+    model: PreTrainedModel
+    engine: Engine
+
+
 class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
@@ -71,7 +81,7 @@ class LocalBackend(Backend):
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._device = choose_device(settings.device)
-        self._open: tuple[str, PreTrainedModel] | None = None
+        self._open: _Opened | None = None
 
     @property
     @override
@@ -129,7 +139,7 @@ class LocalBackend(Backend):
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
         tokenized = [self._encoder.query(query) for query in queries]
-        engine = choose_engine(self._model(model), self._settings.prefix_sharing)
+        engine = self._opened(model).engine
         for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
             yield from batch
 
@@ -138,7 +148,7 @@ class LocalBackend(Backend):
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
         generator = Generator(
-            self._model(model),
+            self._opened(model).model,
             self._tokenizer,
             self._encoder,
             self._settings.scoring.batch_tokens,
@@ -174,16 +184,17 @@ class LocalBackend(Backend):
                 raise DataError(f"{path}, line {number}: {error}") from error
         return examples
 
-    def _model(self, model: str) -> PreTrainedModel:
+    def _opened(self, model: str) -> _Opened:
         """The model to be scored, kept loaded until another is asked for."""
-        if self._open is None or self._open[0] != model:
+        if self._open is None or self._open.name != model:
             self._open = None  # never two in memory
             dtype = choose_dtype(self._settings.scoring.dtype, self._device)
             loaded = load_model(self._location, self._device, dtype)
             if model != self.base_model:
                 loaded = base_of(load_adapter(loaded, Path(model), trainable=False))
-            self._open = (model, loaded)
-        return self._open[1]
+            engine = choose_engine(loaded, self._settings.prefix_sharing)
+            self._open = _Opened(model, loaded, engine)
+        return self._open
 
     def _train(
         self, job: FineTuneJob, checkpoint: Path, report: Callable[[Progress], None]

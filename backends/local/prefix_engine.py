@@ -71,6 +71,7 @@ class _Walk:
         self._tree = build_prefix_tree(sequences)
         self._targets = _targets(sequences)
         self._by_node = np.argsort(self._tree.predictors, kind="stable")
+        self._predictors_in_order = self._tree.predictors[self._by_node]
         self._values = np.zeros(len(self._targets))
         counts = [len(sequence.targets) for sequence in sequences]
         self._offsets = list(itertools.accumulate(counts, initial=0))
@@ -85,8 +86,8 @@ class _Walk:
     def advance(self, stretch: Sequence[int]) -> list[tuple[int, list[float]]]:
         """Computes the next nodes; returns the sequences that this completes."""
         nodes = np.array(stretch)
-        predictors = self._tree.predictors[self._by_node]
-        here = self._by_node[slice(*np.searchsorted(predictors, [nodes[0], nodes[-1] + 1]))]
+        bounds = np.searchsorted(self._predictors_in_order, [nodes[0], nodes[-1] + 1])
+        here = self._by_node[slice(*bounds)]
         cache = DynamicCache(self._path.layers)
         found = _run(
             self._model,

@@ -1,5 +1,7 @@
 """Attention in which a token sees its own prefix only, though other branches stand between."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,26 +39,22 @@ def _additive(visible: NDArray[np.bool_], like: torch.Tensor) -> torch.Tensor:
     return mask.masked_fill_(hidden, -torch.inf)[None, None]
 
 
-class fastest_attention:  # noqa: N801 - reads as a phrase: `with fastest_attention(model)`
+@contextmanager
+def fastest_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within this block the model uses the attention kernel that is fastest with such masks.
 
-    torch's fused kernel for CPUs takes two to five times as long as three plain operations in
+    torch's fused kernel for CPUs takes two to four times as long as three plain operations in
     bfloat16 (docs/prefix-engine.md); anywhere else it is left alone, as are models that ask for a
     kernel of their own.
     """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._config = model.config.get_text_config()
-        self._before: str | None = self._config._attn_implementation
-        slow = model.device.type == "cpu" and model.dtype == torch.bfloat16
-        self._replace = slow and self._before == "sdpa"
-
-    def __enter__(self) -> None:
-        if self._replace:
-            self._config._attn_implementation = _GROUPED
-
-    def __exit__(self, *_: object) -> None:
-        self._config._attn_implementation = self._before
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    if before == "sdpa" and model.device.type == "cpu" and model.dtype == torch.bfloat16:
+        config._attn_implementation = _GROUPED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def _grouped_attention(
