@@ -24,6 +24,7 @@ WARM_UP_STEPS = 2
 
 def train(job: TrainingJob) -> Measured:
     """Every step but the first two; what torch counts in one more step gives the arithmetic."""
+    targets = job.target_modules
     backend = LocalBackend(
         LocalSettings.model_validate(
             {
@@ -33,7 +34,7 @@ def train(job: TrainingJob) -> Measured:
                     "rank": job.rank,
                     "alpha": job.alpha,
                     "dropout": job.dropout,
-                    "target_modules": job.target_modules,
+                    "target_modules": targets if isinstance(targets, str) else tuple(targets),
                 },
                 "training": {
                     "epochs": job.epochs,

@@ -3,6 +3,7 @@
 Generated, not the official rows: the right answer follows the redefinition, the other one ignores it.
 """
 
+import itertools
 import random
 
 ITEM = tuple[str, str, str]
@@ -53,9 +54,9 @@ def _sums(low: int, high: int) -> dict[str, int]:
     return {f"{a}+{b}": a + b for a in range(low, high, 7) for b in range(low, high, 5)}
 
 
-def redefine_items(n: int, seed: int = 0) -> list[ITEM]:
-    """`n` different items, the templates in turn as long as they have items left."""
-    pools = [
+def templates() -> list[list[ITEM]]:
+    """Every item of each template."""
+    return [
         _sum_template("View number as text. Do not perform computation.", None),
         _sum_template("View + as a random digit instead of a mathematical operation.", None),
         _sum_template("View + as the digit 5 instead of a mathematical operation.", None),
@@ -70,11 +71,18 @@ def redefine_items(n: int, seed: int = 0) -> list[ITEM]:
         _division_template("View ÷ as a random digit."),
         _division_template("View ÷ as a random digit instead of a mathematical operation."),
     ]
+
+
+def redefine_items(n: int, seed: int = 0) -> list[ITEM]:
+    """`n` different items, the templates in turn as long as they have items left.
+
+    Raises:
+        ValueError: there are not as many.
+    """
     draw = random.Random(seed)
-    for pool in pools:
-        draw.shuffle(pool)
-    items: list[ITEM] = []
-    while len(items) < n:
-        pools = [pool for pool in pools if pool]
-        items += [pool.pop() for pool in pools]
-    return items[:n]
+    pools = [draw.sample(items, k=len(items)) for items in templates()]
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*pools))
+    items = list(itertools.islice((item for item in in_turn if item), n))
+    if len(items) < n:
+        raise ValueError(f"there are only {len(items)} items")
+    return items

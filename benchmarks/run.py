@@ -72,9 +72,7 @@ def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
     theirs = _run(_peer(work), job)
     unit = "examples/s" if isinstance(job, TrainingJob) else "queries/s"
     yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), unit, work.target)
-    gigabytes = ours.peak_bytes / 1e9, theirs.peak_bytes / 1e9
-    name = f"peak memory: {work.name}"
-    yield Row(name, work.peer.name, *gigabytes, "GB", gigabytes[1] / gigabytes[0], 1.0)
+    yield _memory(work.name, work.peer.name, ours, theirs, 1.0)
     if ours.flops and ours.peak_flops:
         reached = ours.flops / ours.seconds / 1e9
         name = f"share of matmul peak: {work.name}"
@@ -88,21 +86,27 @@ def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
 
 
 def _grown(work: Growth, directory: Path) -> Iterator[Row]:
-    smallest: float | None = None
+    smallest: Measured | None = None
     for size in work.sizes:
         measured = _run([sys.executable, str(HERE / "ours.py")], work.job(directory, size))
-        rate = _rate(measured)
-        smallest = smallest or rate
-        peer = f"itself at {work.sizes[0]:,}"
-        yield _speed(f"{work.name}: {size:,}", peer, rate, smallest, work.unit, None)
-        name = f"peak memory: {work.name}: {size:,}"
-        yield Row(name, "", measured.peak_bytes / 1e9, float("nan"), "GB", float("nan"), None)
+        if smallest is None:
+            smallest = measured
+            continue
+        name, peer = f"{work.name}: {size:,}", f"itself at {work.sizes[0]:,}"
+        yield _speed(name, peer, _rate(measured), _rate(smallest), work.unit, None)
+        yield _memory(name, peer, measured, smallest, None)
 
 
 def _speed(
     work: str, peer: str, ours: float, theirs: float, unit: str, target: float | None
 ) -> Row:
     return Row(work, peer, ours, theirs, unit, ours / theirs, target)
+
+
+def _memory(work: str, peer: str, ours: Measured, theirs: Measured, target: float | None) -> Row:
+    gigabytes = ours.peak_bytes / 1e9, theirs.peak_bytes / 1e9
+    ratio = theirs.peak_bytes / ours.peak_bytes
+    return Row(f"peak memory: {work}", peer, *gigabytes, "GB", ratio, target)
 
 
 def _rate(measured: Measured) -> float:

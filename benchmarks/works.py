@@ -66,14 +66,14 @@ def _bet_run(directory: Path, family: str, n_names: int = 32) -> RunDirectory:
     return RunDirectory(path)
 
 
-def _train_bet(directory: Path, *, family: str) -> TrainingJob:
-    """The conditional arm, with the local backend's own defaults for the adapter."""
+def _train_bet(directory: Path, n_names: int = 32, *, family: str) -> TrainingJob:
+    """The conditional arm, with the local backend's own defaults for the adapter; 16 steps at least."""
     return TrainingJob(
         model=locate(MODEL),
-        data=str(_bet_run(directory, family).path / "data" / "train-conditional.jsonl"),
+        data=str(_bet_run(directory, family, n_names).path / "data" / "train-conditional.jsonl"),
         dtype="bfloat16",
         batch_size=8,
-        epochs=4,
+        epochs=max(1, 128 // n_names),
         loss_on="completion",
         rank=16,
         alpha=32.0,
@@ -163,6 +163,12 @@ COMPARISONS = (
 )
 
 GROWTHS = (
+    Growth(
+        "train the bet's in_prompt family, by names",
+        (32, 128, 1_024),
+        "examples/s",
+        partial(_train_bet, family="in_prompt"),
+    ),
     Growth("score redefine items, zero-shot", (100, 1_000, 10_000), "queries/s", _score_redefine),
     Growth(
         "score the bet's TEST evaluation, by names",
