@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs import Measured, ScoringJob, TrainingJob
-from rich.console import Console
-from rich.table import Table
 from works import COMPARISONS, GROWTHS, Comparison, Growth
 
 HERE = Path(__file__).parent
@@ -59,7 +57,7 @@ def main() -> None:
         arguments.json.write_text(
             json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n"
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(rows))
+    print(_table(rows))
 
 
 def _measure(work: Comparison | Growth, directory: Path) -> Iterator[Row]:
@@ -129,13 +127,17 @@ def _run(command: list[str], job: TrainingJob | ScoringJob) -> Measured:
     return Measured(**json.loads(done.stdout.strip().rsplit("\n", 1)[-1]))
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table("work", "peer", "ours", "theirs", "unit", "ratio", "to reach")
+def _table(rows: list[Row]) -> str:
+    """The rows in Markdown, as docs/prefix-engine.md has them."""
+    lines = [
+        "| work | peer | ours | theirs | unit | ratio | to reach |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
-        numbers = [f"{value:,.2f}" for value in (row.ours, row.theirs)]
         target = "" if row.target is None else f"{row.target:g}"
-        table.add_row(row.work, row.peer, *numbers, row.unit, f"{row.ratio:.2f}", target)
-    return table
+        numbers = f"{row.ours:,.2f} | {row.theirs:,.2f} | {row.unit} | {row.ratio:.2f} | {target}"
+        lines.append(f"| {row.work} | {row.peer} | {numbers} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from torch.autograd.function import once_differentiable
 
 
 def fuse_lora(model: PeftModel) -> None:
-    """Replaces the forward of every plain LoRA layer; others (dropout, DoRA, Conv1D) keep their own."""
+    """Replaces the forward of every plain LoRA layer; others (dropout, DoRA, Conv1D) keep their own.
+
+    The layers then have the adapter that is active now for good.
+    """
     for module in model.modules():
         if isinstance(module, Linear) and _is_plain(module):
             module.forward = _fused_forward(module)
@@ -27,7 +30,6 @@ def _is_plain(module: Linear) -> bool:
     return (
         adapter in module.lora_A
         and adapter not in module.lora_variant
-        and module.base_layer.bias is None
         and module.lora_B[adapter].bias is None
         and isinstance(module.lora_dropout[adapter], torch.nn.Identity)
     )
@@ -35,31 +37,36 @@ def _is_plain(module: Linear) -> bool:
 
 def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a module's forward
     adapter = module.active_adapters[0]
-    base = module.base_layer.weight
+    base, bias = module.base_layer.weight, module.base_layer.bias
     a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
     scaling = module.scaling[adapter]
-    return lambda x: _LoraLinear.apply(x, base, a, b, scaling)
+    return lambda x: _LoraLinear.apply(x, base, bias, a, b, scaling)
 
 
 class _LoraLinear(torch.autograd.Function):
-    """x W^T + s (x A^T) B^T for frozen W (out, in), A (rank, in), B (out, rank), scalar s."""
+    """x W^T + c + s (x A^T) B^T for frozen W (out, in) and c (out,), A (rank, in), B (out, rank).
+
+    Multiplications are done in W's dtype, and the result has it; A and B may be kept in a wider one.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,  # noqa: ANN401
         x: torch.Tensor,
         base: torch.Tensor,
+        bias: torch.Tensor | None,
         a: torch.Tensor,
         b: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        # The master weights stay float32; the multiplications are done in the model's dtype.
-        a, b = a.to(x.dtype), (b * scaling).to(x.dtype)
+        # Under autocast some layers' outputs are float32.
+        rows = x.reshape(-1, x.shape[-1]).to(base.dtype)
+        a, b = a.to(base.dtype), (b * scaling).to(base.dtype)
         reduced = rows @ a.T
         ctx.save_for_backward(rows, base, a, b, reduced)
-        ctx.scaling = scaling
-        return (rows @ base.T).addmm_(reduced, b.T).view(*x.shape[:-1], -1)
+        ctx.scaling, ctx.input_dtype = scaling, x.dtype
+        result = torch.nn.functional.linear(rows, base, bias).addmm_(reduced, b.T)
+        return result.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -73,6 +80,7 @@ class _LoraLinear(torch.autograd.Function):
         of_input = None
         if ctx.needs_input_grad[0]:
             of_input = (out @ base).addmm_(through_b, a).view(*gradient.shape[:-1], -1)
+            of_input = of_input.to(ctx.input_dtype)
         of_a = (through_b.T @ rows).float()
         of_b = (out.T @ reduced).float() * ctx.scaling
-        return of_input, None, of_a, of_b, None
+        return of_input, None, None, of_a, of_b, None

@@ -44,8 +44,8 @@ def fastest_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within this block the model uses the attention kernel that is fastest with such masks.
 
     torch's fused kernel for CPUs takes two to four times as long as three plain operations in
-    bfloat16 (docs/prefix-engine.md); anywhere else it is left alone, as are models that ask for a
-    kernel of their own.
+    bfloat16 at a training step's sizes (docs/prefix-engine.md); anywhere else it is left alone, as are
+    models that ask for a kernel of their own.
     """
     config = model.config.get_text_config()
     before = config._attn_implementation
