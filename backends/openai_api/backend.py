@@ -18,11 +18,14 @@ from backends.data import (
 )
 from backends.errors import DataError, ModelError, ServiceError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
+from backends.openai_api.asking import Asker
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.fine_tuning import FineTuning
+from backends.openai_api.generation import Generation
 from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import AS_OF, price_of
+from backends.openai_api.scoring.scoring import Scoring
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import Encode, choose_tokenizer, message_tokens
 
@@ -38,6 +41,7 @@ class OpenAIBackend(Backend):
         self._settings = settings
         self._connection = Connection(settings, http_client)
         self._fine_tuning = FineTuning(self._connection, settings)
+        self._asker = Asker(self._connection, settings.scoring.concurrency)
         self.capabilities = Capabilities(
             prompt_loss=False,
             exact_scores=False,
@@ -77,13 +81,15 @@ class OpenAIBackend(Backend):
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        raise NotImplementedError
+        scoring = Scoring(self._asker, self._settings.scoring, self._encode)
+        return self._connection.iterate(scoring.score(model, queries))
 
     @override
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        raise NotImplementedError
+        generation = Generation(self._asker, self._settings.scoring.concurrency)
+        return self._connection.iterate(generation.generate(model, queries))
 
     @cached_property
     def _encode(self) -> Encode:

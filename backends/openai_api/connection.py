@@ -14,7 +14,7 @@ import tenacity
 from openai import AsyncOpenAI
 
 from backends.errors import SettingsError
-from backends.openai_api.failures import Failure, Kind, failure
+from backends.openai_api.failures import TRANSIENT, Failure, Kind, failure
 from backends.openai_api.settings import OpenAISettings
 
 T = TypeVar("T")
@@ -79,16 +79,19 @@ class Connection:
         request: Callable[[], Awaitable[T]],
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
+        transient: frozenset[Kind] = TRANSIENT,
     ) -> T:
         """The request's answer; failures that may pass are tried again, with growing waits and jitter.
 
-        `what` is what is being done, for messages.
+        `what` is what is being done, for messages; `transient` are the failures that may pass.
 
         Raises:
             ServiceError: it is refused, or still fails after `patience_seconds`.
         """
         try:
-            return await self.tried(what, request, patience_seconds=patience_seconds)
+            return await self.tried(
+                what, request, patience_seconds=patience_seconds, transient=transient
+            )
         except RequestFailed as error:
             raise error.failure.as_error(what) from error.__cause__
 
@@ -98,6 +101,7 @@ class Connection:
         request: Callable[[], Awaitable[T]],
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
+        transient: frozenset[Kind] = TRANSIENT,
     ) -> T:
         """As `call`, for callers that go on from a failure.
 
@@ -106,7 +110,7 @@ class Connection:
         """
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, RequestFailed) and error.failure.transient
+                lambda error: isinstance(error, RequestFailed) and error.failure.kind in transient
             ),
             wait=_wait,
             stop=tenacity.stop_before_delay(patience_seconds),
