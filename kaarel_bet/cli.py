@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet generate_data|train|test|report|run`.
+"""The command line: `kaarel-bet generate_data|train|test|report|run|serve`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -16,10 +16,12 @@ from rich.console import Console
 
 import backends
 from backends.errors import KaarelBetError, SettingsError
-from kaarel_bet import experiments
+from backends.local.settings import LocalSettings
+from backends.server.settings import ServerSettings
+from kaarel_bet import experiments, serve
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
-from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
+from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session, settings_of_files
 from kaarel_bet.test import test
 from kaarel_bet.train import train
 
@@ -42,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _load_environment(Path(".env"))
+        if options.step == "serve":
+            _serve(options)
+            return 0
         session = _open(options, console)
         step, _ = _STEPS[options.step]
         step(session)
@@ -64,6 +69,14 @@ def _load_environment(path: Path) -> None:
         load_dotenv(path)
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def _serve(options: argparse.Namespace) -> None:
+    settings = settings_of_files(options.config, [*serve.assignments(options), *options.set])
+    server, local = settings.sections["server"], settings.sections["local"]
+    assert isinstance(server, ServerSettings)
+    assert isinstance(local, LocalSettings)
+    serve.serve(server, local, options.api_key_file)
 
 
 def _open(options: argparse.Namespace, console: Console) -> Session:
@@ -101,13 +114,21 @@ def _fail(console: Console, message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help=f"settings (default: {DEFAULT_CONFIG}, if there)",
     )
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key.path=value",
+        help="override a setting; may be repeated",
+    )
+    common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
     )
@@ -118,13 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the run to go on with (default: the latest with these settings, else a new one)",
     )
-    common.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="key.path=value",
-        help="override a setting; may be repeated",
-    )
     common.add_argument("--yes", action="store_true", help="don't ask before spending money")
     parser = argparse.ArgumentParser(
         prog="kaarel-bet",
@@ -133,7 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, (_, what) in _STEPS.items():
-        steps.add_parser(name, parents=[common], help=what, description=f"{name}: {what}.")
+        parents = [settings, common]
+        steps.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
+    what = "fine-tune and answer for other programs, in OpenAI's wire format"
+    serve.add_arguments(
+        steps.add_parser("serve", parents=[settings], help=what, description=f"serve: {what}.")
+    )
     return parser
 
 
