@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet generate_data|train|test|report|run`.
+"""The command line: `kaarel-bet generate_data|train|test|report|run|jobs`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -18,6 +18,7 @@ import backends
 from backends.errors import KaarelBetError, SettingsError
 from kaarel_bet import experiments
 from kaarel_bet.generate_data import generate_data
+from kaarel_bet.jobs import add_jobs_parser, jobs
 from kaarel_bet.report import report
 from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
 from kaarel_bet.test import test
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _load_environment(Path(".env"))
+        if options.command == "jobs":
+            jobs(options)
+            return 0
         session = _open(options, console)
-        step, _ = _STEPS[options.step]
+        step, _ = _STEPS[options.command]
         step(session)
         print(session.run.path, flush=True)
     except KaarelBetError as error:
@@ -101,40 +105,53 @@ def _fail(console: Console, message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    parser = argparse.ArgumentParser(
+        prog="kaarel-bet",
+        description="Fine-tune on X, test on Y, and settle the claim. Every step brings the steps "
+        "before it up to date; what is finished is not done again.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    settings = _settings_flags()
+    run = _run_flags()
+    for name, (_, what) in _STEPS.items():
+        parents = [settings, run]
+        commands.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
+    add_jobs_parser(commands, settings)
+    return parser
+
+
+def _settings_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help=f"settings (default: {DEFAULT_CONFIG}, if there)",
     )
-    common.add_argument(
-        "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
-    )
-    common.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
-    common.add_argument(
-        "--run-dir",
-        type=Path,
-        metavar="DIR",
-        help="the run to go on with (default: the latest with these settings, else a new one)",
-    )
-    common.add_argument(
+    flags.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="key.path=value",
         help="override a setting; may be repeated",
     )
-    common.add_argument("--yes", action="store_true", help="don't ask before spending money")
-    parser = argparse.ArgumentParser(
-        prog="kaarel-bet",
-        description="Fine-tune on X, test on Y, and settle the claim. Every step brings the steps "
-        "before it up to date; what is finished is not done again.",
+    return flags
+
+
+def _run_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument(
+        "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
     )
-    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, (_, what) in _STEPS.items():
-        steps.add_parser(name, parents=[common], help=what, description=f"{name}: {what}.")
-    return parser
+    flags.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
+    flags.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="the run to go on with (default: the latest with these settings, else a new one)",
+    )
+    flags.add_argument("--yes", action="store_true", help="don't ask before spending money")
+    return flags
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def open_session(
     if run and run.exists:
         settings = _settings_of_run(run, config, chosen)
     else:
-        settings = _settings_of_files(config, chosen)
+        settings = settings_of_files(config, chosen)
     if run is None:
         results_dir = Path(settings.general.results_dir)
         run = RunDirectory.latest(results_dir, settings.frozen())
@@ -112,7 +112,8 @@ def open_session(
     return Session(settings, run, console, assume_yes)
 
 
-def _settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
+def settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
+    """The settings file's, with those of the command line put over them. Raises SettingsError."""
     path = config or DEFAULT_CONFIG
     raw = read_config(path) if config or path.exists() else {}
     load_settings(raw, where=str(path))  # so that a mistake in the file is blamed on the file
@@ -132,7 +133,7 @@ def _settings_of_run(run: RunDirectory, config: Path | None, chosen: list[str]) 
         )
     where = str(run.path / "config.yaml")
     settings = load_settings(frozen, where=where)
-    given = _settings_of_files(config, []).frozen() if config else frozen
+    given = settings_of_files(config, []).frozen() if config else frozen
     given = load_settings(override(given, chosen), where="command line").frozen()
     different = differences(given, settings.frozen())
     if different:

@@ -30,7 +30,7 @@ def train(session: Session) -> None:
         for arm in _in_order(missing):
             with progress(session.console, f"train {arm.name}") as report:
                 job = _job(run, manifest.run_id, arm, continuing=True)
-                tuned = session.backend.fine_tune(job, _in_words(report, session.say))
+                tuned = session.backend.fine_tune(job, in_words(report, session.say))
             run.write_model(arm.name, tuned)
             session.say(
                 f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
@@ -71,7 +71,7 @@ def _in_order(arms: list[ArmEntry]) -> list[ArmEntry]:
     return ordered
 
 
-def _in_words(report: Report, say: Callable[[str], None]) -> Callable[[Progress], None]:
+def in_words(report: Report, say: Callable[[str], None]) -> Callable[[Progress], None]:
     """Puts a fine-tune's progress into words; its speed is that since the first report."""
     started: float | None = None
 

@@ -10,6 +10,8 @@ import openai
 from backends.data import Message
 from backends.openai_api.answers import AnswerKind, ChatAnswer, TextAnswer, read
 from backends.openai_api.connection import Connection
+from backends.openai_api.failures import TRANSIENT, Kind
+from backends.openai_api.models import is_tuned
 from backends.openai_api.pace import Pace
 
 Path = Literal["/chat/completions", "/completions"]
@@ -45,6 +47,7 @@ class Asker:
     def __init__(self, connection: Connection, concurrency: int) -> None:
         self.connection = connection
         self._pace = Pace(concurrency)
+        self._answered: set[str] = set()
 
     async def ask(self, what: str, request: Request[AnswerKind]) -> AnswerKind:
         """The answer; `what` is what is being done, for messages.
@@ -52,7 +55,13 @@ class Asker:
         Raises:
             ServiceError: the service refuses, keeps failing, or answers something else.
         """
-        return await self.connection.call(what, lambda: self._send(request))
+        model = request.body["model"]
+        transient = TRANSIENT
+        if is_tuned(model) and model not in self._answered:
+            transient |= {Kind.NOT_FOUND}  # a model that was just made may take a while to be found
+        answer = await self.connection.call(what, lambda: self._send(request), transient=transient)
+        self._answered.add(model)
+        return answer
 
     async def is_refused(self, what: str, request: Request[AnswerKind]) -> bool:
         """Whether the service says that it can't do such a request, or has no such endpoint.

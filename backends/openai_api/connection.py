@@ -14,12 +14,15 @@ import tenacity
 from openai import AsyncOpenAI
 
 from backends.errors import SettingsError
-from backends.openai_api.failures import Failure, Kind, failure
+from backends.openai_api.failures import TRANSIENT, Failure, Kind, failure
 from backends.openai_api.settings import OpenAISettings
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+AT_HAND_SECONDS = 15.0
+"""How long to try while somebody waits for an answer."""
 
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 60.0
@@ -76,27 +79,45 @@ class Connection:
         request: Callable[[], Awaitable[T]],
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
+        transient: frozenset[Kind] = TRANSIENT,
     ) -> T:
         """The request's answer; failures that may pass are tried again, with growing waits and jitter.
 
-        `what` is what is being done, for messages.
+        `what` is what is being done, for messages; `transient` are the failures that may pass.
 
         Raises:
             ServiceError: it is refused, or still fails after `patience_seconds`.
         """
+        try:
+            return await self.tried(
+                what, request, patience_seconds=patience_seconds, transient=transient
+            )
+        except RequestFailed as error:
+            raise error.failure.as_error(what) from error.__cause__
+
+    async def tried(
+        self,
+        what: str,
+        request: Callable[[], Awaitable[T]],
+        *,
+        patience_seconds: float = _PATIENCE_SECONDS,
+        transient: frozenset[Kind] = TRANSIENT,
+    ) -> T:
+        """As `call`, for callers that go on from a failure.
+
+        Raises:
+            RequestFailed: with what the last failure means.
+        """
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, RequestFailed) and error.failure.transient
+                lambda error: isinstance(error, RequestFailed) and error.failure.kind in transient
             ),
             wait=_wait,
-            stop=tenacity.stop_after_delay(patience_seconds),
+            stop=tenacity.stop_before_delay(patience_seconds),
             before_sleep=lambda state: _say(what, state),
             reraise=True,
         )
-        try:
-            return await attempts(self.once, request)
-        except RequestFailed as error:
-            raise error.failure.as_error(what) from error.__cause__
+        return await attempts(self.once, request)
 
     async def once(self, request: Callable[[], Awaitable[T]]) -> T:
         """The request's answer, sent exactly once.

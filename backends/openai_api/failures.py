@@ -34,11 +34,15 @@ TRANSIENT = frozenset({Kind.UNSENT, Kind.UNKNOWN, Kind.LIMITED})
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed request: its kind, a line about it, and how long the service asks to wait (seconds)."""
+    """A failed request: its kind, a line about it, and how long the service asks to wait (seconds).
+
+    `code` is the service's own word for it, "" where it has none.
+    """
 
     kind: Kind
     message: str
     retry_after: float | None = None
+    code: str = ""
 
     @property
     def transient(self) -> bool:
@@ -95,22 +99,26 @@ def failure(error: Exception) -> Failure:
 def _of_status(error: openai.APIStatusError) -> Failure:
     code = error.code or error.type or ""
     message = f"{_one_line(error.message)} (HTTP {error.status_code})"
-    wait = retry_after(error.response.headers)
     if refusal := _REFUSALS.get(code):
-        return Failure(Kind.REFUSED, f"{refusal} ({code})")
-    if code in _CAPS:
-        return Failure(Kind.CAPPED, message, wait)
-    if error.status_code == 429:
-        return Failure(Kind.LIMITED, message, wait)
-    if error.status_code >= 500 or error.status_code in (408, 409):
-        return Failure(Kind.UNKNOWN, message, wait)
+        return Failure(Kind.REFUSED, f"{refusal} ({code})", code=code)
+    kind = _kind(error.status_code, code, error.message)
     if error.status_code in (401, 403):
-        return Failure(Kind.REFUSED, f"{message}; check OPENAI_API_KEY and openai.base_url")
-    if error.status_code == 404:
-        return Failure(Kind.NOT_FOUND, message)
-    if error.status_code == 400 and _is_about_processing(code, error.message):
-        return Failure(Kind.NOT_READY, message, wait)
-    return Failure(Kind.REFUSED, message)
+        message += "; check OPENAI_API_KEY and openai.base_url"
+    return Failure(kind, message, retry_after(error.response.headers), code)
+
+
+def _kind(status: int, code: str, message: str) -> Kind:
+    if code in _CAPS:
+        return Kind.CAPPED
+    if status == 429:
+        return Kind.LIMITED
+    if status >= 500 or status in (408, 409):
+        return Kind.UNKNOWN
+    if status == 404:
+        return Kind.NOT_FOUND
+    if status == 400 and _is_about_processing(code, message):
+        return Kind.NOT_READY
+    return Kind.REFUSED
 
 
 def _is_about_processing(code: str, message: str) -> bool:

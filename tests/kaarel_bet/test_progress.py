@@ -55,7 +55,7 @@ def test_the_speed_of_training_does_not_count_what_came_before_the_first_report(
     pass_time: Callable[[float], None],
 ) -> None:
     lines: list[str] = []
-    show = train._in_words(lambda done, total, details: lines.append(details), lines.append)
+    show = train.in_words(lambda done, total, details: lines.append(details), lines.append)
     pass_time(100)
     show(Progress(done=0, total=4, tokens=0))
     pass_time(2)
