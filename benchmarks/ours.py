@@ -7,7 +7,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 import torch
 from jobs import Measured, ScoringJob, TrainingJob
 from memory import peak_bytes as resident_peak_bytes
