@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet generate_data|train|test|report|run|jobs`.
+"""The command line: `kaarel-bet generate_data|train|test|report|run|jobs|serve`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -16,9 +16,8 @@ from rich.console import Console
 
 import backends
 from backends.errors import KaarelBetError, SettingsError
-from kaarel_bet import experiments
+from kaarel_bet import experiments, jobs, serve
 from kaarel_bet.generate_data import generate_data
-from kaarel_bet.jobs import add_jobs_parser, jobs
 from kaarel_bet.report import report
 from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
 from kaarel_bet.test import test
@@ -32,6 +31,11 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
     "run": (report, "all of these"),
 }
 
+_OTHERS = {
+    "jobs": (jobs, "list, follow or cancel the fine-tuning jobs of the openai backend"),
+    "serve": (serve, "fine-tune and answer for other programs, in OpenAI's wire format"),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
@@ -43,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _load_environment(Path(".env"))
-        if options.command == "jobs":
-            jobs(options)
+        if options.command in _OTHERS:
+            module, _ = _OTHERS[options.command]
+            module.run(options)
             return 0
         session = _open(options, console)
         step, _ = _STEPS[options.command]
@@ -116,7 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, what) in _STEPS.items():
         parents = [settings, run]
         commands.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
-    add_jobs_parser(commands, settings)
+    for name, (module, what) in _OTHERS.items():
+        module.add_arguments(
+            commands.add_parser(name, parents=[settings], help=what, description=f"{name}: {what}.")
+        )
     return parser
 
 

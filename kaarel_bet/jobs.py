@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 _LISTED = 20
 
 
-def add_jobs_parser(commands: Any, settings: argparse.ArgumentParser) -> None:  # noqa: ANN401
-    """Adds the command to a parser's subparsers; `settings` has the flags that choose settings."""
-    what = "list, follow or cancel the fine-tuning jobs of the openai backend"
-    parser = commands.add_parser(
-        "jobs", parents=[settings], help=what, description=f"jobs: {what}."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command alone."""
     parser.add_argument("action", nargs="?", choices=("list", "follow", "cancel"), default="list")
     parser.add_argument("job", nargs="?", metavar="ID", help="which one to follow or cancel")
 
 
-def jobs(options: argparse.Namespace) -> None:
-    """Does what the options of `add_jobs_parser` say.
+def run(options: argparse.Namespace) -> None:
+    """Does what the options say.
 
     Raises:
         SettingsError: no job is named, or there is no key.
@@ -38,7 +34,7 @@ def jobs(options: argparse.Namespace) -> None:
     """
     if (options.job is None) != (options.action == "list"):
         raise SettingsError("jobs: write it as `jobs`, `jobs follow ID` or `jobs cancel ID`")
-    settings = settings_of_files(options.config, ["backend=openai", *options.set]).backend
+    settings = settings_of_files(options.config, options.set).sections["openai"]
     assert isinstance(settings, OpenAISettings)
     from backends.openai_api.jobs import Jobs  # takes a second to import
 

@@ -113,7 +113,11 @@ def open_session(
 
 
 def settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
-    """The settings file's, with those of the command line put over them. Raises SettingsError."""
+    """The settings of the file (by default config.yaml, if there) with these assignments put in.
+
+    Raises:
+        SettingsError: settings that do not exist or do not fit.
+    """
     path = config or DEFAULT_CONFIG
     raw = read_config(path) if config or path.exists() else {}
     load_settings(raw, where=str(path))  # so that a mistake in the file is blamed on the file

@@ -1,7 +1,7 @@
 """Typed settings: command line > config file > defaults; unknown keys are refused.
 
-A settings file has a few general keys and one section for each experiment and backend. Only the
-sections of the chosen experiment and backend belong to a run.
+A settings file has a few general keys and one section for each experiment and backend, and for the
+server. Only the sections of the chosen experiment and backend belong to a run.
 """
 
 import json
@@ -15,6 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 import backends
 from backends.errors import SettingsError
 from backends.schema import Strict, did_you_mean, explain
+from backends.server.settings import ServerSettings
 from kaarel_bet import experiments
 
 
@@ -27,17 +28,22 @@ class General(Strict):
     results_dir: str = "results"
 
 
-SECTIONS: dict[str, type[Strict]] = {**experiments.SETTINGS, **backends.SETTINGS}
+SECTIONS: dict[str, type[Strict]] = {
+    **experiments.SETTINGS,
+    **backends.SETTINGS,
+    "server": ServerSettings,
+}
 """Section name -> the type of its settings."""
 
 
 class Settings:
-    """The settings of one run."""
+    """All settings; of the sections, a run has those of its experiment and its backend."""
 
-    def __init__(self, general: General, experiment: Strict, backend: Strict) -> None:
+    def __init__(self, general: General, sections: Mapping[str, Strict]) -> None:
         self.general = general
-        self.experiment = experiment
-        self.backend = backend
+        self.sections = sections
+        self.experiment = sections[general.experiment]
+        self.backend = sections[general.backend]
 
     def frozen(self) -> dict[str, Any]:
         """What makes this run what it is, as plain data; where results go is not part of it."""
@@ -66,7 +72,7 @@ def load_settings(raw: Mapping[str, Any], *, where: str) -> Settings:
         name: _validate(kind, {} if raw.get(name) is None else raw[name], name, where)
         for name, kind in SECTIONS.items()
     }
-    return Settings(general, sections[general.experiment], sections[general.backend])
+    return Settings(general, sections)
 
 
 def read_config(path: Path) -> dict[str, Any]:

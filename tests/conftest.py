@@ -11,13 +11,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.models"]
+pytest_plugins = ["tests.models", "tests.server"]
 
 # The same examples every time, and no failure because the machine was busy.
 hypothesis.settings.register_profile("kaarel-bet", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("kaarel-bet")
 
-_SECRETS = ("OPENAI_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_")
+_SECRETS = ("OPENAI_", "KAAREL_BET_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_")
 
 
 @pytest.fixture(autouse=True)

@@ -347,4 +347,4 @@ def test_the_shipped_file_loads_as_the_defaults() -> None:
 
 def test_sections_and_general_keys_have_different_names() -> None:
     assert not SECTIONS.keys() & General.model_fields.keys()
-    assert len(SECTIONS) == len(experiments.SETTINGS) + len(backends.SETTINGS)
+    assert len(SECTIONS) == len(experiments.SETTINGS) + len(backends.SETTINGS) + len({"server"})

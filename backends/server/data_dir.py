@@ -1,0 +1,73 @@
+"""The data directory: the only code that makes its paths, from identifiers made here alone.
+
+kaarel-bet.sqlite3        files, jobs, events, checkpoints, models, batches
+files/<file-id>           the content of uploaded and resulting files
+jobs/<job-id>/            the training data as it was when the job was created, the process's order and log
+models/<job-id>/          PEFT adapters
+batches/<batch-id>/       the answers so far
+server.lock training.lock
+"""
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from backends.errors import SettingsError
+
+
+class DataDirectory:
+    """One server's data; a second server on it is refused."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the directory, for its user alone, and locks it.
+
+        Raises:
+            SettingsError: another server is using it.
+        """
+        self.path = path.absolute()
+        for name in ("files", "jobs", "models", "batches"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+        self._lock = FileLock(self.path / "server.lock", thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise SettingsError(f"{path}: another server is using this data directory") from None
+
+    @property
+    def database(self) -> Path:
+        """The store's file."""
+        return self.path / "kaarel-bet.sqlite3"
+
+    @property
+    def training_lock(self) -> Path:
+        """Held by whoever trains: one training at a time."""
+        return self.path / "training.lock"
+
+    def file(self, identifier: str) -> Path:
+        """The content of a file."""
+        return self.path / "files" / identifier
+
+    def job(self, identifier: str) -> Path:
+        """A job's working directory."""
+        return self.path / "jobs" / identifier
+
+    def training_file(self, identifier: str) -> Path:
+        """A job's own copy of its training data."""
+        return self.job(identifier) / "training.jsonl"
+
+    def validation_file(self, identifier: str) -> Path:
+        """A job's own copy of its validation data."""
+        return self.job(identifier) / "validation.jsonl"
+
+    def adapter(self, name: str) -> Path:
+        """An adapter's directory, by the id of the job that made it."""
+        return self.path / "models" / name
+
+    def batch(self, identifier: str) -> Path:
+        """A batch's working directory."""
+        return self.path / "batches" / identifier
+
+    def close(self) -> None:
+        """Lets another server have it."""
+        self._lock.release()

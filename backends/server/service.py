@@ -1,0 +1,57 @@
+"""What the routes share, opened with the server and closed with it."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from backends.local.inference import Inference
+from backends.local.settings import LocalSettings
+from backends.server.data_dir import DataDirectory
+from backends.server.files import Files
+from backends.server.jobs import Jobs
+from backends.server.metrics import Metrics
+from backends.server.models import Models
+from backends.server.records import Records
+from backends.server.settings import ServerSettings
+from backends.server.store import Store
+from backends.server.training import Train
+
+
+class Service:
+    """A server's parts."""
+
+    def __init__(self, settings: ServerSettings, local: LocalSettings, *, train: Train) -> None:
+        self.settings = settings
+        self.data = DataDirectory(Path(settings.data_dir))
+        self.store = Store(self.data.database)
+        self.records = Records(self.store)
+        self.metrics = Metrics(self.records)
+        self.files = Files(self.records, self.data, settings)
+        self.models = Models(self.records, self.data, local, settings.organization)
+        self.inference = Inference(local, max_adapters=settings.max_adapters)
+        self.jobs = Jobs(
+            self.records,
+            self.data,
+            self.files,
+            self.models,
+            local,
+            encoder=lambda: self.inference.encoder,
+            train=train,
+            max_unfinished=settings.max_unfinished_jobs,
+        )
+
+    def close(self) -> None:
+        """Stops all work; what is unfinished is taken up by the next server on this data."""
+        self.jobs.close()
+        self.inference.close()
+        self.store.close()
+        self.data.close()
+
+
+def _service(request: Request) -> Service:
+    return cast("Service", request.app.state.service)
+
+
+Parts = Annotated[Service, Depends(_service)]
+"""A route's parameter for them."""

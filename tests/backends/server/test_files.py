@@ -1,0 +1,139 @@
+import openai
+import pytest
+
+from tests.server import RunningServer, StartServer, training_file, until
+
+
+def test_a_file_comes_back_as_it_was_sent(server: RunningServer) -> None:
+    client = server.client()
+    content = training_file(12)
+    file = client.files.create(file=("mine.jsonl", content), purpose="fine-tune")
+    assert (file.filename, file.bytes, file.purpose) == ("mine.jsonl", len(content), "fine-tune")
+    assert client.files.retrieve(file.id) == file
+    assert client.files.content(file.id).content == content
+    assert client.files.wait_for_processing(file.id).status == "processed"
+
+
+def test_a_deleted_file_is_gone(server: RunningServer) -> None:
+    client = server.client()
+    file = server.upload()
+    assert client.files.delete(file.id).deleted
+    assert client.files.list().data == []
+    for ask in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(file.id)
+    assert list(server.parts.data.file("any").parent.iterdir()) == []
+
+
+def test_lists_are_paged_through_in_either_order(server: RunningServer) -> None:
+    client = server.client()
+    made = [server.upload(name=f"{n}.jsonl").id for n in range(5)]
+    client.files.create(file=("b.jsonl", b"{}\n"), purpose="batch")
+    trained = client.files.list(purpose="fine-tune", limit=2)
+    assert [file.id for file in trained] == made[::-1]
+    ascending = client.files.list(purpose="fine-tune", order="asc", limit=2)
+    assert [file.id for file in ascending] == made
+    with pytest.raises(openai.BadRequestError):
+        client.files.list(after="file-none")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../tmp/escaped.jsonl",
+        "/etc/passwd.jsonl",
+        "..\\x.jsonl",
+        "a\nb.jsonl",
+        "ü/😀.jsonl",
+    ],
+)
+def test_a_name_is_data_and_never_a_path(server: RunningServer, name: str) -> None:
+    content = training_file(1)
+    answer = server.raw().post(
+        "/v1/files", files={"file": (name, content)}, data={"purpose": "fine-tune"}
+    )
+    assert answer.status_code == 200
+    (only,) = server.parts.data.file("any").parent.iterdir()
+    assert only.name == answer.json()["id"]
+    assert only.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/files/..%2f..%2fkaarel-bet.sqlite3/content",
+        "/v1/files/%2e%2e%2fserver.lock/content",
+        "/v1/files/../server.lock",
+        "/v1/models/..%2f..%2fconfig.yaml",
+        "/v1/models//etc/passwd",
+        "/v1/fine_tuning/jobs/..%2f/events",
+    ],
+)
+def test_an_identifier_is_never_a_path(server: RunningServer, path: str) -> None:
+    answer = server.raw().get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "purpose", "told"),
+    [
+        ("train.txt", b"{}", "fine-tune", "must end in .jsonl"),
+        ("train.jsonl", b"", "fine-tune", "empty"),
+        ("train.jsonl", b"{}", "vision", "must be one of fine-tune, batch"),
+    ],
+)
+def test_what_can_not_be_used_is_refused(
+    server: RunningServer, name: str, content: bytes, purpose: str, told: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=told):
+        server.client().files.create(file=(name, content), purpose=purpose)  # pyright: ignore[reportArgumentType]
+
+
+def test_size_and_number_are_limited(start_server: StartServer) -> None:
+    server = start_server(max_files=2, max_file_bytes=2000)
+    server.upload(b"x" * 2000)
+    with pytest.raises(openai.APIStatusError) as caught:
+        server.upload(b"x" * 2001)
+    assert caught.value.status_code == 413
+    server.upload(b"x")
+    with pytest.raises(openai.RateLimitError):
+        server.upload(b"x")
+
+
+def test_a_body_is_counted_as_it_comes_in(start_server: StartServer) -> None:
+    server = start_server(max_body_bytes=1000, max_file_bytes=1000)
+    chunks = (b"x" * 1000 for _ in range(5000))
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    for path, headers in (("/v1/files", form), ("/v1/fine_tuning/jobs", {})):
+        try:
+            answer = server.raw().post(path, content=chunks, headers=headers)
+        except openai.APIConnectionError:
+            continue
+        assert answer.status_code in (400, 413)
+    answer = server.raw().post("/v1/fine_tuning/jobs", content=b"[" + b"1," * 600 + b"1]")
+    assert answer.status_code == 413
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_file_can_be_given_a_lifetime(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = server.client()
+    file = client.files.create(
+        file=("f.jsonl", b"{}"),
+        purpose="batch",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert file.expires_at == file.created_at + 3600
+    monkeypatch.setattr("backends.server.files.now", lambda: file.created_at + 3600)
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+    assert client.files.list().data == []
+    until(lambda: not list(server.parts.data.file("any").parent.iterdir()))
+    with pytest.raises(openai.BadRequestError):
+        client.files.create(
+            file=("f.jsonl", b"{}"),
+            purpose="batch",
+            expires_after={"anchor": "created_at", "seconds": 1},
+        )
