@@ -19,7 +19,8 @@ from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import Encode, example_tokens
-from backends.openai_api.training_files import check_training_file, upload
+from backends.openai_api.training_files import check_training_file
+from backends.openai_api.uploads import upload
 
 # How the service has resolved "auto" epochs (OpenAI's cookbook, chat_finetuning_data_prep): three, but more
 # for few examples and fewer for many. Only estimates rest on it.
