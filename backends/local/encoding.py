@@ -40,6 +40,26 @@ class Encoder:
         self._tokenizer = tokenizer
         self._context_length = context_length
 
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the model can attend to, None where nothing limits it."""
+        return self._context_length
+
+    def chat(
+        self, messages: Messages, *, for_answer: bool = True, continuation: str = ""
+    ) -> list[int]:
+        """A chat's tokens, open for the assistant's answer or closed.
+
+        `continuation` is what the answer begins with, verbatim: its tokens are those that follow the
+        context in `query`.
+        """
+        text = self._render_chat(messages, for_answer=for_answer) + continuation
+        return self._tokens(text, chat=True)
+
+    def text(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """A text's tokens, with those that the tokenizer puts around a text or without."""
+        return self._tokens(text, chat=not special_tokens)
+
     def render(self, query: Query) -> str:
         """The context as the model sees it, special tokens included."""
         if query.messages is not None:
@@ -48,8 +68,10 @@ class Encoder:
 
     def prompt(self, query: GenerationQuery) -> list[int]:
         """The tokens to be continued. Raises DataError where no room is left for the answer."""
-        chat = query.messages is not None
-        tokens = self._tokens(self.render(query), chat=chat) or self._beginning_of_text()
+        if query.messages is not None:
+            tokens = self.chat(query.messages)
+        else:
+            tokens = self.text(query.prompt or "") or self._beginning_of_text()
         try:
             self._check_length(len(tokens) + query.max_tokens)
         except DataError as error:

@@ -4,6 +4,7 @@ Source: https://platform.openai.com/docs/guides/error-codes and the `openai` pac
 are chosen by the HTTP status.
 """
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +13,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError
+
+# Of a problem's place: where in the request it is, and which of several allowed types was tried.
+_IN_BETWEEN = re.compile(r"body|query|path|str|int|float|constrained-.*|function-.*|.*\[.*\].*")
 
 
 class ServiceError(Exception):
@@ -97,7 +101,7 @@ def install_error_handlers(app: FastAPI) -> None:
 def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list of problems
     """The first problem of a failed validation, named by its path in the request."""
     first = problems[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = [str(part) for part in first["loc"] if not _IN_BETWEEN.fullmatch(str(part))]
     if first["type"] == "json_invalid":
         return invalid("We could not parse the JSON body of your request.")
     if first["type"] == "extra_forbidden":
