@@ -7,15 +7,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 from backends.local.settings import LocalSettings
+from backends.openai_api.settings import OpenAISettings
 from backends.schema import Strict
 
 if TYPE_CHECKING:
     from backends.interface import Backend
 
-SETTINGS: dict[str, type[Strict]] = {"local": LocalSettings}
+SETTINGS: dict[str, type[Strict]] = {"local": LocalSettings, "openai": OpenAISettings}
 """Backend name -> the type of its settings."""
 
-_CLASSES = {"local": ("backends.local.backend", "LocalBackend")}
+_CLASSES = {
+    "local": ("backends.local.backend", "LocalBackend"),
+    "openai": ("backends.openai_api.backend", "OpenAIBackend"),
+}
 
 
 def open_backend(name: str, settings: Strict) -> "Backend":

@@ -6,7 +6,8 @@
     ├── ModelError (LookupError)          a model that can't be found or loaded
     ├── UnsupportedError (NotImplementedError)  asked of a backend that does not have the capability
     ├── RunDirectoryError (ValueError)    a run directory that can't be used for this run
-    └── DeviceMemoryError (MemoryError)   one example alone does not fit the device
+    ├── DeviceMemoryError (MemoryError)   one example alone does not fit the device
+    └── ServiceError (ConnectionError)    a service that can't be reached, refuses, or fails a job
 
 Each is also its closest kin in the standard library, so that library callers can catch either.
 """
@@ -38,3 +39,7 @@ class RunDirectoryError(KaarelBetError, ValueError):
 
 class DeviceMemoryError(KaarelBetError, MemoryError):
     """A single example or query does not fit the device's memory."""
+
+
+class ServiceError(KaarelBetError, ConnectionError):
+    """A service that can't be reached, refuses a request, or fails a job."""

@@ -55,24 +55,29 @@ class FineTuneJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fine-tune has come: optimiser steps, tokens seen by this process, latest loss (nats)."""
+    """How far a fine-tune has come: optimiser steps, tokens seen by this process, latest loss (nats).
+
+    `total` is 0 while it is not known. `note` is something that happened, to be shown once.
+    """
 
     done: int
     total: int
     tokens: int
     loss: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a piece of work takes: tokens (epochs counted), requests to a service, US dollars.
 
-    `usd` is None where nothing is billed or the price is not known.
+    `usd` is the least and the most that it may cost, None where nothing is billed or the price is not
+    known.
     """
 
     tokens: int
     requests: int = 0
-    usd: float | None = None
+    usd: tuple[float, float] | None = None
 
 
 class Backend(Protocol):

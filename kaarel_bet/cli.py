@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet generate_data|train|test|report|run|serve`.
+"""The command line: `kaarel-bet generate_data|train|test|report|run|jobs|serve`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -16,12 +16,10 @@ from rich.console import Console
 
 import backends
 from backends.errors import KaarelBetError, SettingsError
-from backends.local.settings import LocalSettings
-from backends.server.settings import ServerSettings
-from kaarel_bet import experiments, serve
+from kaarel_bet import experiments, jobs, serve
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
-from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session, settings_of_files
+from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
 from kaarel_bet.test import test
 from kaarel_bet.train import train
 
@@ -31,6 +29,11 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
     "test": (test, "score the arms"),
     "report": (report, "decide the claims and write the report"),
     "run": (report, "all of these"),
+}
+
+_OTHERS = {
+    "jobs": (jobs, "list, follow or cancel the fine-tuning jobs of the openai backend"),
+    "serve": (serve, "fine-tune and answer for other programs, in OpenAI's wire format"),
 }
 
 
@@ -44,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _load_environment(Path(".env"))
-        if options.step == "serve":
-            _serve(options)
+        if options.command in _OTHERS:
+            module, _ = _OTHERS[options.command]
+            module.run(options)
             return 0
         session = _open(options, console)
-        step, _ = _STEPS[options.step]
+        step, _ = _STEPS[options.command]
         step(session)
         print(session.run.path, flush=True)
     except KaarelBetError as error:
@@ -69,14 +73,6 @@ def _load_environment(path: Path) -> None:
         load_dotenv(path)
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
-
-
-def _serve(options: argparse.Namespace) -> None:
-    settings = settings_of_files(options.config, [*serve.assignments(options), *options.set])
-    server, local = settings.sections["server"], settings.sections["local"]
-    assert isinstance(server, ServerSettings)
-    assert isinstance(local, LocalSettings)
-    serve.serve(server, local, options.api_key_file)
 
 
 def _open(options: argparse.Namespace, console: Console) -> Session:
@@ -114,46 +110,56 @@ def _fail(console: Console, message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument(
+    parser = argparse.ArgumentParser(
+        prog="kaarel-bet",
+        description="Fine-tune on X, test on Y, and settle the claim. Every step brings the steps "
+        "before it up to date; what is finished is not done again.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    settings = _settings_flags()
+    run = _run_flags()
+    for name, (_, what) in _STEPS.items():
+        parents = [settings, run]
+        commands.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
+    for name, (module, what) in _OTHERS.items():
+        module.add_arguments(
+            commands.add_parser(name, parents=[settings], help=what, description=f"{name}: {what}.")
+        )
+    return parser
+
+
+def _settings_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help=f"settings (default: {DEFAULT_CONFIG}, if there)",
     )
-    settings.add_argument(
+    flags.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="key.path=value",
         help="override a setting; may be repeated",
     )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    return flags
+
+
+def _run_flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument(
         "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
     )
-    common.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
-    common.add_argument(
+    flags.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
+    flags.add_argument(
         "--run-dir",
         type=Path,
         metavar="DIR",
         help="the run to go on with (default: the latest with these settings, else a new one)",
     )
-    common.add_argument("--yes", action="store_true", help="don't ask before spending money")
-    parser = argparse.ArgumentParser(
-        prog="kaarel-bet",
-        description="Fine-tune on X, test on Y, and settle the claim. Every step brings the steps "
-        "before it up to date; what is finished is not done again.",
-    )
-    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, (_, what) in _STEPS.items():
-        parents = [settings, common]
-        steps.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
-    what = "fine-tune and answer for other programs, in OpenAI's wire format"
-    serve.add_arguments(
-        steps.add_parser("serve", parents=[settings], help=what, description=f"serve: {what}.")
-    )
-    return parser
+    flags.add_argument("--yes", action="store_true", help="don't ask before spending money")
+    return flags
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Every file is written atomically by one step; scores are append-only. See the RE
 
 import hashlib
 import io
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
+from backends.atomic import write_text
 from backends.data import (
     TRAINING_EXAMPLE,
     GenerationQuery,
@@ -143,7 +142,7 @@ class RunDirectory:
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
         yaml.dump(dict(frozen), text)
-        _write(self.path / "config.yaml", text.getvalue())
+        write_text(self.path / "config.yaml", text.getvalue())
 
     def write_arm(self, arm: Arm) -> ArmEntry:
         """Writes an arm's data files."""
@@ -184,7 +183,7 @@ class RunDirectory:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Declares the data complete."""
-        _write(self._manifest_path, manifest.model_dump_json(indent=2) + "\n")
+        write_text(self._manifest_path, manifest.model_dump_json(indent=2) + "\n")
 
     def manifest(self) -> Manifest:
         """What the run is made of.
@@ -224,7 +223,7 @@ class RunDirectory:
         return path
 
     def _write_records(self, file: str, records: Sequence[BaseModel]) -> str:
-        _write(self.path / file, "".join(dumps(record) + "\n" for record in records))
+        write_text(self.path / file, "".join(dumps(record) + "\n" for record in records))
         return file
 
     # --- models --------------------------------------------------------------------------------
@@ -243,7 +242,7 @@ class RunDirectory:
         if inside:
             relative = Path(tuned.model).relative_to(self.path.absolute()).as_posix()
             tuned = tuned.model_copy(update={"model": relative})
-        _write(self._model_record(arm), tuned.model_dump_json(indent=2) + "\n")
+        write_text(self._model_record(arm), tuned.model_dump_json(indent=2) + "\n")
 
     def model(self, arm: str) -> TunedModel:
         """The arm's model, its place given as it is now. Raises RunDirectoryError."""
@@ -296,29 +295,14 @@ class RunDirectory:
     ) -> None:
         """Writes the report's files; figures are name -> SVG."""
         for name, svg in figures.items():
-            _write(self.path / "figures" / f"{name}.svg", svg)
-        _write(self.path / "report.md", markdown)
-        _write(self.path / "report.html", html)
-        _write(self.path / "verdict.json", verdicts.model_dump_json(indent=2) + "\n")
+            write_text(self.path / "figures" / f"{name}.svg", svg)
+        write_text(self.path / "report.md", markdown)
+        write_text(self.path / "report.html", html)
+        write_text(self.path / "verdict.json", verdicts.model_dump_json(indent=2) + "\n")
 
     @property
     def _manifest_path(self) -> Path:
         return self.path / "manifest.json"
-
-
-def _write(path: Path, text: str) -> None:
-    """Puts a file in place in one step: a reader sees the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)  # mkstemp's is for one user only
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: type[Record]) -> Record:

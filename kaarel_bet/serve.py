@@ -14,6 +14,7 @@ from backends.errors import SettingsError
 from backends.local.settings import LocalSettings
 from backends.server.auth import check_exposure, read_key
 from backends.server.settings import ServerSettings
+from kaarel_bet.session import settings_of_files
 
 _FLAGS = {
     "host": ("server.host", "H", "the address to listen at"),
@@ -42,7 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def assignments(options: argparse.Namespace) -> list[str]:
+def run(options: argparse.Namespace) -> None:
+    """Serves with these options. Raises as `serve`, and SettingsError."""
+    settings = settings_of_files(options.config, [*_assignments(options), *options.set])
+    server, local = settings.sections["server"], settings.sections["local"]
+    assert isinstance(server, ServerSettings)
+    assert isinstance(local, LocalSettings)
+    serve(server, local, options.api_key_file)
+
+
+def _assignments(options: argparse.Namespace) -> list[str]:
     """The options as `--set` has them; JSON's strings are YAML's."""
     given = {flag: getattr(options, name) for name, (flag, _, _) in _FLAGS.items()}
     chosen = [f"{flag}={value}" for flag, value in given.items() if value is not None]

@@ -60,10 +60,8 @@ class Session:
         """
         tokens = sum(estimate.tokens for estimate in estimates)
         requests = sum(estimate.requests for estimate in estimates)
-        prices = [estimate.usd for estimate in estimates if estimate.usd is not None]
         text = f"{what}: {tokens:,} tokens" + (f", {requests:,} requests" if requests else "")
-        if prices and len(prices) == len(estimates):
-            text += f", about ${sum(prices):.2f}"
+        text += _price(estimates)
         described = ", ".join(f"{key} {value}" for key, value in self.backend.describe().items())
         self.say(f"{text} ({described})")
         if not self.backend.capabilities.costs_money or self.assume_yes:
@@ -72,6 +70,15 @@ class Session:
             raise SettingsError("this costs money and there is no terminal to ask at; pass --yes")
         if self.console.input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise SettingsError("declined; nothing was spent")
+
+
+def _price(estimates: Sequence[Estimate]) -> str:
+    """What it costs in all, if every price is known."""
+    known = [estimate.usd for estimate in estimates if estimate.usd is not None]
+    if not known or len(known) < len(estimates):
+        return ""
+    least, most = (f"${sum(side):.2f}" for side in zip(*known, strict=True))
+    return f", about {least}" if least == most else f", {least} to {most}"
 
 
 def open_session(

@@ -30,7 +30,7 @@ def train(session: Session) -> None:
         for arm in _in_order(missing):
             with progress(session.console, f"train {arm.name}") as report:
                 job = _job(run, manifest.run_id, arm, continuing=True)
-                tuned = session.backend.fine_tune(job, _in_words(report))
+                tuned = session.backend.fine_tune(job, in_words(report, session.say))
             run.write_model(arm.name, tuned)
             session.say(
                 f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
@@ -71,16 +71,21 @@ def _in_order(arms: list[ArmEntry]) -> list[ArmEntry]:
     return ordered
 
 
-def _in_words(report: Report) -> Callable[[Progress], None]:
+def in_words(report: Report, say: Callable[[str], None]) -> Callable[[Progress], None]:
     """Puts a fine-tune's progress into words; its speed is that since the first report."""
     started: float | None = None
 
     def show(now: Progress) -> None:
         nonlocal started
+        if now.note is not None:
+            say(now.note)
+            return
         started = started or time.monotonic()  # not before: the model is loaded first
-        speed = now.tokens / max(1e-9, time.monotonic() - started)
-        details = f"loss {now.loss:.4f}, {speed:.0f} tokens/s" if now.loss is not None else ""
-        report(now.done, now.total, details)
+        details = [f"loss {now.loss:.4f}"] if now.loss is not None else []
+        if now.tokens and now.loss is not None:
+            speed = now.tokens / max(1e-9, time.monotonic() - started)
+            details.append(f"{speed:.0f} tokens/s")
+        report(now.done, now.total, ", ".join(details))
 
     return show
 

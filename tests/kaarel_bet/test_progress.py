@@ -55,12 +55,13 @@ def test_the_speed_of_training_does_not_count_what_came_before_the_first_report(
     pass_time: Callable[[float], None],
 ) -> None:
     lines: list[str] = []
-    show = train._in_words(lambda done, total, details: lines.append(details))
+    show = train.in_words(lambda done, total, details: lines.append(details), lines.append)
     pass_time(100)
     show(Progress(done=0, total=4, tokens=0))
     pass_time(2)
     show(Progress(done=1, total=4, tokens=500, loss=1.0))
-    assert lines == ["", "loss 1.0000, 250 tokens/s"]
+    show(Progress(done=1, total=4, tokens=500, loss=1.0, note="half way"))
+    assert lines == ["", "loss 1.0000, 250 tokens/s", "half way"]
 
 
 def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(

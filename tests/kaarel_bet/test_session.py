@@ -36,7 +36,10 @@ def session(*, costs_money: bool, assume_yes: bool = False) -> tuple[Session, io
     return made, shown
 
 
-WORK = [Estimate(tokens=1500, requests=2, usd=1.25), Estimate(tokens=500, requests=1, usd=0.5)]
+WORK = [
+    Estimate(tokens=1500, requests=2, usd=(1.25, 1.25)),
+    Estimate(tokens=500, requests=1, usd=(0.5, 0.5)),
+]
 
 
 def test_the_estimate_is_shown_in_all() -> None:
@@ -44,6 +47,12 @@ def test_the_estimate_is_shown_in_all() -> None:
     free.agree_to("train: 2 fine-tunes", WORK)
     expected = "train: 2 fine-tunes: 2,000 tokens, 3 requests, about $1.75 (model m)"
     assert shown.getvalue().strip() == expected
+
+
+def test_a_price_that_is_not_certain_is_a_range() -> None:
+    free, shown = session(costs_money=False)
+    free.agree_to("train", [*WORK, Estimate(tokens=1, usd=(0.25, 2.0))])
+    assert ", $2.00 to $3.75 (model m)" in shown.getvalue()
 
 
 def test_a_price_that_is_not_known_in_full_is_not_shown() -> None:

@@ -1,0 +1,173 @@
+"""The OpenAI backend: what the modules of this package do, behind the interface."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import cached_property
+
+import httpx2
+from typing_extensions import override
+
+from backends.data import (
+    GenerationQuery,
+    GenerationResult,
+    Query,
+    ScoringQuery,
+    ScoringResult,
+    TunedModel,
+)
+from backends.errors import DataError, ModelError, ServiceError
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
+from backends.openai_api.asking import Asker
+from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
+from backends.openai_api.failures import Kind
+from backends.openai_api.fine_tuning import FineTuning
+from backends.openai_api.generation import Generation
+from backends.openai_api.models import is_tuned
+from backends.openai_api.prices import AS_OF, price_of
+from backends.openai_api.scoring.scoring import Scoring
+from backends.openai_api.settings import OpenAISettings
+from backends.openai_api.tokens import Encode, choose_tokenizer, message_tokens
+
+_log = logging.getLogger(__name__)
+
+
+class OpenAIBackend(Backend):
+    """Fine-tunes and scores at a service that speaks OpenAI's wire format."""
+
+    def __init__(
+        self, settings: OpenAISettings, http_client: httpx2.AsyncClient | None = None
+    ) -> None:
+        self._settings = settings
+        self._connection = Connection(settings, http_client)
+        self._fine_tuning = FineTuning(self._connection, settings)
+        self._asker = Asker(self._connection, settings.scoring.concurrency)
+        self.capabilities = Capabilities(
+            prompt_loss=False,
+            exact_scores=False,
+            starts_from=True,
+            costs_money=not self._connection.is_local,
+        )
+
+    @property
+    @override
+    def base_model(self) -> str:
+        return self._settings.model
+
+    @override
+    def describe(self) -> dict[str, str]:
+        described = {"model": self._settings.model, "service": self._connection.address}
+        if price_of(self._settings.model) is not None:
+            described["list prices of"] = AS_OF
+        return described
+
+    @override
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        return self._encode(text)
+
+    @override
+    def estimate(
+        self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
+    ) -> Estimate:
+        if isinstance(work, FineTuneJob):
+            estimate = self._fine_tuning.estimate(work, self._encode)
+            self._connection.run(self._check_base_model())
+            return estimate
+        return self._estimate_queries(work, model or self.base_model)
+
+    @override
+    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+        return self._connection.run(self._fine_tuning.fine_tune(job, report))
+
+    @override
+    def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
+        scoring = Scoring(self._asker, self._settings.scoring, self._encode)
+        return self._connection.iterate(scoring.score(model, queries))
+
+    @override
+    def generate(
+        self, model: str, queries: Sequence[GenerationQuery]
+    ) -> Iterator[GenerationResult]:
+        generation = Generation(self._asker, self._settings.scoring.concurrency)
+        return self._connection.iterate(generation.generate(model, queries))
+
+    @cached_property
+    def _encode(self) -> Encode:
+        settings = self._settings
+        return choose_tokenizer(self._connection, settings.tokenizer, settings.model)
+
+    def _estimate_queries(self, queries: Sequence[Query], model: str) -> Estimate:
+        input_tokens = output_tokens = 0
+        for query in queries:
+            asked, answered = self._query_tokens(query)
+            input_tokens += asked
+            output_tokens += answered
+        price = price_of(model)
+        usd = None
+        if price is not None:
+            cost = price.of_asking(
+                tuned=is_tuned(model), input_tokens=input_tokens, output_tokens=output_tokens
+            )
+            usd = (cost, cost)
+        return Estimate(tokens=input_tokens + output_tokens, requests=len(queries), usd=usd)
+
+    def _query_tokens(self, query: Query) -> tuple[int, int]:
+        """Tokens sent and tokens answered at the most."""
+        if query.messages is not None:
+            asked = message_tokens(self._encode, query.messages)
+        else:
+            asked = len(self._encode(query.prompt or ""))
+        if isinstance(query, GenerationQuery):
+            return asked, query.n_samples * query.max_tokens
+        assert isinstance(query, ScoringQuery)
+        _check_candidates(query)
+        return asked, max(len(self._encode(text)) for text in query.candidates.values())
+
+    async def _check_base_model(self) -> None:
+        """That the model is there and stays.
+
+        Raises:
+            ModelError: the service does not know it.
+            ServiceError: it is shut down.
+        """
+        name = self._settings.model
+        what = f"ask for the model {name}"
+        try:
+            model = await self._connection.tried(
+                what,
+                lambda: self._connection.client.models.retrieve(name),
+                patience_seconds=AT_HAND_SECONDS,
+            )
+        except RequestFailed as error:
+            if error.failure.code == "model_not_found":
+                raise ModelError(f"openai.model: {error.failure.message}") from error
+            if error.failure.kind is Kind.NOT_FOUND:
+                return  # not every service tells of its models
+            raise error.failure.as_error(what) from error
+        _check_shutdown(name, model.shutdown_date)
+
+
+def _check_shutdown(model: str, shutdown_date: str | None) -> None:
+    try:
+        day = date.fromisoformat((shutdown_date or "")[:10])
+    except ValueError:
+        return
+    if day <= date.today():
+        raise ServiceError(
+            f"openai.model: {model} was shut down on {day}; name another model, use --backend local, or "
+            "by openai.base_url another provider or your own `kaarel-bet serve`"
+        )
+    _log.warning("%s, and what is fine-tuned from it, is shut down on %s", model, day)
+
+
+def _check_candidates(query: ScoringQuery) -> None:
+    seen: dict[str, str] = {}
+    for label, text in query.candidates.items():
+        if not text:
+            raise DataError(f"query '{query.id}', candidate '{label}': it is empty")
+        if text in seen:
+            raise DataError(
+                f"query '{query.id}': candidates '{seen[text]}' and '{label}' are the same text; their "
+                "scores could not be told apart"
+            )
+        seen[text] = label

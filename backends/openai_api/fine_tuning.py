@@ -1,0 +1,149 @@
+"""A fine-tune from its file to its model: check, upload, create once, follow, collect."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from openai.types.fine_tuning import FineTuningJob
+
+from backends.data import TrainingExample, TunedModel
+from backends.errors import UnsupportedError
+from backends.interface import Estimate, FineTuneJob, Progress
+from backends.openai_api.connection import Connection
+from backends.openai_api.intents import IntentFile
+from backends.openai_api.job_creation import JobCreation
+from backends.openai_api.job_following import Follower
+from backends.openai_api.job_results import model_of, training_curve
+from backends.openai_api.models import base_name
+from backends.openai_api.prices import price_of
+from backends.openai_api.settings import OpenAISettings
+from backends.openai_api.tokens import Encode, example_tokens
+from backends.openai_api.training_files import check_training_file, upload
+
+# How the service has resolved "auto" epochs (OpenAI's cookbook, chat_finetuning_data_prep): three, but more
+# for few examples and fewer for many. Only estimates rest on it.
+_USUAL_EPOCHS = 3
+_LEAST_EXAMPLES_IN_ALL, _MOST_EXAMPLES_IN_ALL = 100, 25_000
+_MOST_EPOCHS = 25
+
+
+def likely_epochs(n_examples: int) -> int:
+    """What "auto" has come to."""
+    if n_examples * _USUAL_EPOCHS < _LEAST_EXAMPLES_IN_ALL:
+        return min(_MOST_EPOCHS, _LEAST_EXAMPLES_IN_ALL // n_examples)
+    if n_examples * _USUAL_EPOCHS > _MOST_EXAMPLES_IN_ALL:
+        return max(1, _MOST_EXAMPLES_IN_ALL // n_examples)
+    return _USUAL_EPOCHS
+
+
+class FineTuning:
+    """Fine-tunes at one service."""
+
+    def __init__(self, connection: Connection, settings: OpenAISettings) -> None:
+        self._connection = connection
+        self._settings = settings
+
+    def estimate(self, job: FineTuneJob, encode: Encode) -> Estimate:
+        """Billed tokens and, where the price is known, what they cost; checks the files.
+
+        Raises:
+            DataError, UnsupportedError: the service would not take them.
+        """
+        examples = self._checked(job)
+        tokens = sum(example_tokens(encode, example) for example in examples)
+        chosen = self._settings.job.n_epochs
+        likely = likely_epochs(len(examples)) if chosen == "auto" else chosen
+        fewest = min(likely, _USUAL_EPOCHS) if chosen == "auto" else chosen
+        price = price_of(self._settings.model)
+        usd = None
+        if price is not None:
+            usd = (price.of_training(fewest * tokens), price.of_training(likely * tokens))
+        return Estimate(tokens=likely * tokens, usd=usd)
+
+    async def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+        """As `Backend.fine_tune`: a job that was created before is taken up."""
+        examples = self._checked(job)
+        file = IntentFile(job.output.with_name(f"{job.output.name}.job.json"))
+        intent = file.read(self._connection.address, self._fingerprint(job))
+        if intent.job_id is None:
+            request = await self._request(job, intent.fingerprint)
+            job_id = await JobCreation(self._connection, file, request).job_id(intent)
+        else:
+            job_id = intent.job_id
+        follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
+        finished = await follower.finished()
+        tuned = await self._tuned_model(finished, examples)
+        total = tuned.training_curve[-1].step if tuned.training_curve else 1
+        loss = tuned.training_curve[-1].train_loss if tuned.training_curve else None
+        report(Progress(total, total, tokens=tuned.trained_tokens, loss=loss))
+        return tuned
+
+    def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
+        if job.loss_on != "completion":
+            raise UnsupportedError(
+                f"loss_on {job.loss_on}: hosted fine-tuning learns answers only; use --backend local"
+            )
+        # Other services may well have models that learn texts.
+        chat_only = price_of(self._settings.model) is not None
+        if job.validation_file is not None:
+            check_training_file(job.validation_file, chat_only=chat_only)
+        return check_training_file(job.training_file, chat_only=chat_only)
+
+    async def _request(self, job: FineTuneJob, fingerprint: str) -> dict[str, Any]:
+        """What `fine_tuning.jobs.create` takes; uploads the files."""
+        chosen = self._settings.job
+        request: dict[str, Any] = {
+            "model": job.starts_from or self._settings.model,
+            "training_file": await upload(self._connection, job.training_file),
+            "method": {
+                "type": "supervised",
+                "supervised": {
+                    "hyperparameters": {
+                        "n_epochs": chosen.n_epochs,
+                        "batch_size": chosen.batch_size,
+                        "learning_rate_multiplier": chosen.learning_rate_multiplier,
+                    }
+                },
+            },
+            "seed": job.seed,
+            "metadata": {"run_id": job.run_id, "arm": job.name, "fingerprint": fingerprint},
+        }
+        if job.validation_file is not None:
+            request["validation_file"] = await upload(self._connection, job.validation_file)
+        if chosen.suffix is not None:
+            request["suffix"] = chosen.suffix
+        return request
+
+    def _fingerprint(self, job: FineTuneJob) -> str:
+        """What makes the job what it is, as 64 hexadecimal digits."""
+        files = [
+            hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+            for path in (job.training_file, job.validation_file)
+        ]
+        chosen = self._settings.job.model_dump(mode="json", exclude={"poll_seconds"})
+        model = job.starts_from or self._settings.model
+        parts = [job.run_id, job.name, job.seed, model, files, chosen]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    async def _tuned_model(self, job: FineTuningJob, examples: list[TrainingExample]) -> TunedModel:
+        name = await model_of(self._connection, job)
+        supervised = job.method.supervised if job.method else None
+        used = (supervised and supervised.hyperparameters) or job.hyperparameters
+        price = price_of(job.model)
+        trained = job.trained_tokens or 0
+        return TunedModel(
+            model=name,
+            base_model=base_name(job.model),
+            hyperparameters={
+                **(used.model_dump(mode="json", exclude_none=True) if used else {}),
+                "seed": job.seed,
+                "job": job.id,
+                "training_file": job.training_file,
+            },
+            n_examples=len(examples),
+            trained_tokens=trained,
+            seconds=float(max(0, (job.finished_at or job.created_at) - job.created_at)),
+            cost_usd=price.of_training(trained) if price and job.trained_tokens else None,
+            training_curve=await training_curve(self._connection, job),
+        )

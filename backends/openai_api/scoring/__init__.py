@@ -1,0 +1,1 @@
+"""Log-probabilities of candidates over the wire: several ways, each an interval that holds the truth."""

@@ -1,0 +1,156 @@
+"""Exact scores from the log-probabilities of the prompt's own tokens (`echo`), where a server gives them.
+
+vLLM and `kaarel-bet serve` do: `/tokenize` cuts a context and each candidate after it into tokens, and one
+request to `/completions` with a list of token lists returns the log-probability of every token. Hosted
+models that did so are retired, and llama.cpp's server refuses `echo`.
+"""
+
+import math
+
+from backends.data import CandidateScore, LogProbability, ScoringQuery, ScoringResult
+from backends.errors import DataError, ServiceError
+from backends.openai_api.answers import TextAnswer, TextLogprobs
+from backends.openai_api.asking import Asker, Request, on_the_wire
+from backends.openai_api.scoring.strategy import (
+    ScoringRequest,
+    after_boundary,
+    stem_and_continuation,
+)
+from backends.openai_api.tokens import can_tokenize, tokenize_at
+
+METHOD = "echo"
+
+
+class Echo:
+    """Scores with one model of a server that has both endpoints."""
+
+    def __init__(self, asker: Asker, model: str) -> None:
+        self._asker = asker
+        self._model = model
+
+    async def is_available(self) -> bool:
+        """Whether the server does all of it for this model: two small requests. Raises ServiceError."""
+        connection = self._asker.connection
+        if not await can_tokenize(connection, self._model):
+            return False
+        body = {"model": self._model, "prompt": "a b c", "add_special_tokens": False}
+        tokens = await tokenize_at(connection, body)
+        request = self._request([tokens])
+        if len(tokens) < 2 or await self._asker.is_refused("try echo", request):
+            return False
+        # Some servers take the parameters and leave the prompt out all the same.
+        [choice] = (await self._asker.ask("try echo", request)).choices[:1] or [None]
+        told = choice.logprobs.token_logprobs if choice and choice.logprobs else []
+        return len(told) >= len(tokens) and told[0] is None and None not in told[1 : len(tokens)]
+
+    async def prepare(self, query: ScoringQuery) -> ScoringRequest:
+        """All of the query's candidates after its context, in one request."""
+        context = await self._context(query)
+        candidates: dict[str, list[int]] = {}
+        for label, text in query.candidates.items():
+            where = f"query '{query.id}', candidate '{label}'"
+            whole = await self._whole(query, text)
+            candidates[label] = after_boundary(whole, context, where)
+            await self._check_edges(query, text, whole, where)
+            for other in candidates:
+                if other != label and candidates[other] == candidates[label]:
+                    raise DataError(
+                        f"query '{query.id}': candidates '{other}' and '{label}' have the same tokens; "
+                        "their scores could not be told apart"
+                    )
+        return ScoringRequest(
+            self._request([context + tokens for tokens in candidates.values()]),
+            lambda answer: _result(answer, query, len(context), candidates),
+        )
+
+    def _request(self, prompts: list[list[int]]) -> Request[TextAnswer]:
+        return Request.text(
+            {
+                "model": self._model,
+                "prompt": prompts,
+                "echo": True,
+                "logprobs": 1,
+                "max_tokens": 1,  # vLLM refuses 0
+                "temperature": 0,
+            }
+        )
+
+    async def _context(self, query: ScoringQuery) -> list[int]:
+        if query.messages is not None:
+            messages = on_the_wire(query.messages)
+            return await self._tokenize(messages=messages, add_generation_prompt=True)
+        stem, _ = stem_and_continuation(query.prompt or "", "")
+        tokens = await self._tokenize(prompt=stem, add_special_tokens=True)
+        if not tokens:
+            raise DataError(
+                f"query '{query.id}': the prompt has no tokens, so nothing precedes the candidates that "
+                "could predict them; write a prompt"
+            )
+        return tokens
+
+    async def _whole(self, query: ScoringQuery, text: str) -> list[int]:
+        if query.messages is not None:
+            return await self._tokenize(
+                messages=[*on_the_wire(query.messages), {"role": "assistant", "content": text}],
+                add_generation_prompt=False,
+                continue_final_message=True,
+            )
+        stem, continuation = stem_and_continuation(query.prompt or "", text)
+        return await self._tokenize(prompt=stem + continuation, add_special_tokens=True)
+
+    async def _tokenize(self, **body: object) -> list[int]:
+        return await tokenize_at(self._asker.connection, {"model": self._model, **body})
+
+    async def _check_edges(
+        self, query: ScoringQuery, text: str, whole: list[int], where: str
+    ) -> None:
+        """Chat templates that strip messages would have another candidate scored than was asked for."""
+        bare = text.strip()
+        if query.messages is None or bare == text:
+            return
+        if not bare or await self._whole(query, bare) == whole:
+            raise DataError(
+                f"{where}: the model's chat template strips the spaces around it; leave them out"
+            )
+
+
+def _result(
+    answer: TextAnswer, query: ScoringQuery, start: int, candidates: dict[str, list[int]]
+) -> ScoringResult:
+    choices = sorted(answer.choices, key=lambda choice: choice.index)
+    if len(choices) != len(candidates):
+        raise ServiceError(
+            f"query '{query.id}': {len(candidates)} prompts were sent, {len(choices)} came back"
+        )
+    scores = {}
+    for (label, tokens), choice in zip(candidates.items(), choices, strict=True):
+        where = f"query '{query.id}', candidate '{label}'"
+        if choice.logprobs is None:
+            raise ServiceError(f"{where}: the answer has no log-probabilities")
+        end = start + len(tokens)
+        _check_text(choice.logprobs.tokens[start:end], query.candidates[label], where)
+        scores[label] = _score(choice.logprobs, start, end, where)
+    return ScoringResult(id=query.id, candidates=scores, method=METHOD)
+
+
+def _score(logprobs: TextLogprobs, start: int, end: int, where: str) -> CandidateScore:
+    told = [value for value in logprobs.token_logprobs[start:end] if value is not None]
+    if len(told) != end - start:
+        raise ServiceError(f"{where}: the answer does not tell every token's log-probability")
+    return CandidateScore(
+        total=LogProbability.exact(math.fsum(told)),
+        first_token=LogProbability.exact(told[0]),
+        n_tokens=len(told),
+    )
+
+
+def _check_text(tokens: list[str], text: str, where: str) -> None:
+    """That the scored tokens spell the candidate; only by what every server writes the same way."""
+    if _plain("".join(tokens)) != _plain(text):
+        raise ServiceError(
+            f"{where}: the server scored {''.join(tokens)!r} instead; its chat template changes it"
+        )
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text if character.isascii() and character.isalnum())

@@ -1,0 +1,57 @@
+"""What a way of scoring is: one request for all candidates of a query, and how its answer is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backends.data import ScoringQuery, ScoringResult
+from backends.errors import DataError
+from backends.openai_api.answers import ChatAnswer, TextAnswer
+from backends.openai_api.asking import Request
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """A request and how its answer becomes the query's scores.
+
+    `read` raises ServiceError for an answer without what was asked for, DataError for candidates that the
+    service turns out to change.
+    """
+
+    request: Request[Any]
+    read: Callable[[Any], ScoringResult]
+
+
+class Strategy(Protocol):
+    """A way of scoring with one model."""
+
+    async def prepare(self, query: ScoringQuery) -> ScoringRequest:
+        """The request for a query.
+
+        Raises:
+            DataError: the query can't be scored this way.
+            ServiceError: what has to be asked before can't be had.
+        """
+        ...
+
+
+AnyAnswer = ChatAnswer | TextAnswer
+
+
+def stem_and_continuation(prompt: str, text: str) -> tuple[str, str]:
+    """A text prompt and a candidate as they are cut into tokens: the space at the prompt's end moves.
+
+    lm-evaluation-harness's rule (lm_eval/api/model.py, TemplateLM._encode_pair), as the local backend's.
+    """
+    stem = prompt.rstrip()
+    return stem, prompt[len(stem) :] + text
+
+
+def after_boundary(whole: list[int], context: list[int], where: str) -> list[int]:
+    """The tokens after the context's. Raises DataError if the context's are not the first ones."""
+    if whole[: len(context)] != context or len(whole) == len(context):
+        raise DataError(
+            f"{where}: the boundary before it is not one between tokens: the tokenizer joins what stands "
+            "before and after it, or the chat template changes it; move the space or choose another wording"
+        )
+    return whole[len(context) :]

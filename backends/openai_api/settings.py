@@ -1,0 +1,57 @@
+"""Settings of the OpenAI backend; config.yaml says what each is for. The key is never one of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from backends.schema import Strict
+
+Method = Literal["auto", "echo", "top"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class JobSettings(Strict):
+    """A job's hyper-parameters, in the ranges of the wire format; "auto" leaves one to the service."""
+
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+
+
+class TailSettings(Strict):
+    """Biased sampling for what the most likely tokens don't show."""
+
+    sample: bool = False
+    n_samples: Annotated[int, Field(ge=8, le=1024)] = 128
+
+
+class ScoringSettings(Strict):
+    """How candidates are scored over the wire."""
+
+    method: Method = "auto"
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
+    batch: bool = False
+    tail: TailSettings = TailSettings()
+
+
+class OpenAISettings(Strict):
+    """The OpenAI backend."""
+
+    model: Annotated[str, Field(min_length=1)] = "gpt-4.1-mini-2025-04-14"
+    base_url: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    tokenizer: Annotated[str, Field(min_length=1)] = "auto"
+    job: JobSettings = JobSettings()
+    scoring: ScoringSettings = ScoringSettings()
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("write it as http://host/v1 or https://host/v1")
+        if value is not None and "@" in value.split("/")[2]:
+            raise ValueError("leave user names and passwords out; the key is OPENAI_API_KEY")
+        return value

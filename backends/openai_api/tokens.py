@@ -1,0 +1,123 @@
+"""How texts fall into tokens: by tiktoken's tables, by the server itself, or by a tokenizer on the hub."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tiktoken
+from openai import BaseModel
+
+from backends.data import Message, TrainingExample
+from backends.errors import ModelError, SettingsError
+from backends.openai_api.connection import Connection, RequestFailed
+from backends.openai_api.failures import Kind
+from backends.openai_api.models import base_name
+
+Encode = Callable[[str], tuple[int, ...]]
+"""A text's token ids."""
+
+_TOKENS_A_MESSAGE = 3
+"""What the chat format adds to a message's content and role (the facts of the wire format: 3 specials)."""
+
+
+class _Tokens(BaseModel):
+    tokens: list[int]
+
+
+async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]:
+    """The server's own `/tokenize`, in vLLM's form.
+
+    https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#tokenizer-api: a `prompt`, or
+    `messages` with `add_generation_prompt` and `continue_final_message`.
+
+    Raises:
+        ServiceError: the server refuses, or has no such endpoint.
+    """
+    # It stands beside /v1, not under it.
+    url = f"{connection.address.removesuffix('/v1')}/tokenize"
+    answer = await connection.call(
+        "tokenize", lambda: connection.client.post(url, cast_to=_Tokens, body=body)
+    )
+    return answer.tokens
+
+
+async def can_tokenize(connection: Connection, model: str) -> bool:
+    """Whether the server has `/tokenize`."""
+    url = f"{connection.address.removesuffix('/v1')}/tokenize"
+    body = {"model": model, "prompt": "a", "add_special_tokens": False}
+    try:
+        answer = await connection.once(
+            lambda: connection.client.post(url, cast_to=_Tokens, body=body)
+        )
+    except RequestFailed as error:
+        if error.failure.kind in (Kind.NOT_FOUND, Kind.REFUSED):
+            return False
+        raise error.failure.as_error("tokenize") from error
+    return isinstance(answer, _Tokens) and bool(answer.tokens)
+
+
+def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
+    """The tokenizer that the settings name, "auto" finding the model's own.
+
+    Raises:
+        SettingsError: it can't be told how the model cuts texts into tokens.
+    """
+    if name in tiktoken.list_encoding_names():
+        return _by_table(name)
+    if name != "auto":
+        return _by_hub(name)
+    try:
+        return _by_table(tiktoken.encoding_name_for_model(base_name(model)))
+    except KeyError:
+        pass
+    if connection.run(can_tokenize(connection, model)):
+        return _by_server(connection, model)
+    raise SettingsError(
+        f"openai.tokenizer: how {model} cuts texts into tokens is not known here, and the server has no "
+        "/tokenize; name a tiktoken encoding (o200k_base, say), or a tokenizer's directory or hub id"
+    )
+
+
+def _by_table(encoding_name: str) -> Encode:
+    @functools.cache
+    def table() -> tiktoken.Encoding:
+        try:
+            return tiktoken.get_encoding(encoding_name)
+        except Exception as error:  # of several HTTP libraries
+            raise ModelError(
+                f"the tokenizer table {encoding_name} can't be downloaded ({type(error).__name__}); "
+                "TIKTOKEN_CACHE_DIR may name a directory that has it"
+            ) from error
+
+    return functools.lru_cache(maxsize=100_000)(
+        lambda text: tuple(table().encode(text, disallowed_special=()))
+    )
+
+
+def _by_hub(name: str) -> Encode:
+    from backends.local.models import load_tokenizer, locate  # heavy, and seldom needed here
+
+    tokenizer = load_tokenizer(locate(name))
+    return functools.lru_cache(maxsize=100_000)(
+        lambda text: tuple(tokenizer.encode(text, add_special_tokens=False))
+    )
+
+
+def _by_server(connection: Connection, model: str) -> Encode:
+    def encode(text: str) -> tuple[int, ...]:
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return tuple(connection.run(tokenize_at(connection, body)))
+
+    return functools.lru_cache(maxsize=100_000)(encode)
+
+
+def message_tokens(encode: Encode, messages: Sequence[Message]) -> int:
+    """What a chat is billed as: each message's content and role, and three tokens of format."""
+    return sum(len(encode(m.content)) + len(encode(m.role)) + _TOKENS_A_MESSAGE for m in messages)
+
+
+def example_tokens(encode: Encode, example: TrainingExample) -> int:
+    """What one epoch of an example is billed as."""
+    if example.messages is not None:
+        return message_tokens(encode, example.messages)
+    return len(encode(example.prompt or "")) + len(encode(example.completion or ""))
