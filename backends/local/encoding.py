@@ -71,7 +71,7 @@ class Encoder:
         if query.messages is not None:
             tokens = self.chat(query.messages)
         else:
-            tokens = self.text(query.prompt or "") or self._beginning_of_text()
+            tokens = self.text(query.prompt or "") or self.beginning_of_text()
         try:
             self._check_length(len(tokens) + query.max_tokens)
         except DataError as error:
@@ -170,7 +170,7 @@ class Encoder:
         stem = prompt.rstrip()
         completion = prompt[len(stem) :] + completion
         if not stem:
-            return self._beginning_of_text(), self._tokenizer.encode(
+            return self.beginning_of_text(), self._tokenizer.encode(
                 completion, add_special_tokens=False
             )
         context = self._tokens(stem, chat=False)
@@ -207,7 +207,8 @@ class Encoder:
         # Chat templates write the special tokens themselves.
         return self._tokenizer.encode(text, add_special_tokens=not chat)
 
-    def _beginning_of_text(self) -> list[int]:
+    def beginning_of_text(self) -> list[int]:
+        """What stands for an empty text, so that there is something to continue."""
         token = self._tokenizer.bos_token_id
         return [token] if isinstance(token, int) else self._end_of_text()
 

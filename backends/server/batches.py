@@ -187,9 +187,7 @@ class Batches:
         body = request.body
         if body.get("stream"):
             failure = Failure(code="invalid_request", message="'stream' is not for batches.")
-            return BatchAnswer(
-                id=new_id("batch_req_"), custom_id=request.custom_id, error=failure
-            )
+            return BatchAnswer(id=new_id("batch_req_"), custom_id=request.custom_id, error=failure)
         response = await self._http.post(request.url, json=body, timeout=None)
         answer = Answer(
             status_code=response.status_code,
@@ -240,7 +238,9 @@ def _unanswered(custom_id: str, status: str) -> BatchAnswer:
 
 
 def _usage(succeeded: Sequence[BatchAnswer]) -> BatchUsage:
-    counted: list[dict[str, Any]] = [line.response.body["usage"] for line in succeeded if line.response]
+    counted: list[dict[str, Any]] = [
+        line.response.body["usage"] for line in succeeded if line.response
+    ]
     prompt = sum(usage["prompt_tokens"] for usage in counted)
     completion = sum(usage["completion_tokens"] for usage in counted)
     return BatchUsage(

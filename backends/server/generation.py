@@ -2,22 +2,21 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from openai.types import CompletionUsage
 
-from backends.local.inference import GeneratedToken
+from backends.local.decoding import Finish, GeneratedToken
 from backends.local.sampling import Sampling
 from backends.server.errors import ServiceError, invalid
 from backends.server.requests import GenerationRequest
 from backends.server.service import Service
 
-Finish = Literal["stop", "length"]
 Result = TypeVar("Result")
 
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads the answer
@@ -46,7 +45,14 @@ class Sample:
     @property
     def finish(self) -> Finish:
         """Why it ended."""
-        return self.tokens[-1].finish_reason or "stop"
+        finish = self.tokens[-1].finish
+        assert finish is not None
+        return finish
+
+    @property
+    def shown(self) -> list[GeneratedToken]:
+        """Its tokens but for the one that says that it ends."""
+        return [token for token in self.tokens if not token.is_end]
 
 
 def sampling_of(
@@ -103,6 +109,17 @@ async def samples(parts: Service, asked: Asked) -> list[Sample]:
         async for token in tokens:
             found[token.sample].append(token)
     return [Sample(tokens) for tokens in found]
+
+
+async def together(works: Iterable[Awaitable[Result]]) -> list[Result]:
+    """What all of them give; if one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def while_connected(request: Request, work: Awaitable[Result]) -> Result:

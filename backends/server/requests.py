@@ -132,8 +132,8 @@ class ChatRequest(GenerationRequest):
 
 
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Texts = Annotated[list[str], Field(min_length=1)]
-TokenLists = Annotated[list[Tokens], Field(min_length=1)]
+Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
+TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
 
 
 class CompletionRequest(GenerationRequest):

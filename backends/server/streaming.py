@@ -4,21 +4,23 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from backends.errors import KaarelBetError
 from backends.server.errors import ServiceError, as_service_error
+from backends.server.generation import while_connected
 from backends.server.lists import wire
 
 
-async def streamed(chunks: AsyncIterator[BaseModel]) -> StreamingResponse:
+async def streamed(request: Request, chunks: AsyncIterator[BaseModel]) -> StreamingResponse:
     """An answer of one event a chunk, then `[DONE]`.
 
     What goes wrong before the first chunk is raised, and answered as any request's error; what goes wrong
     later is the last event.
     """
-    first = await anext(chunks)
+    first = await while_connected(request, anext(chunks))
     return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
 
 
