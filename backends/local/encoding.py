@@ -73,7 +73,7 @@ class Encoder:
         else:
             tokens = self.text(query.prompt or "") or self.beginning_of_text()
         try:
-            self._check_length(len(tokens) + query.max_tokens)
+            self.check_length(len(tokens) + query.max_tokens)
         except DataError as error:
             raise DataError(f"query '{query.id}' (max_tokens included): {error}") from error
         return tokens
@@ -88,7 +88,7 @@ class Encoder:
             learned = list(range(len(context), len(tokens)))
         if loss_on == "prompt_and_completion":
             learned = list(range(1, len(tokens)))  # nothing precedes token 0 to predict it from
-        self._check_length(len(tokens))
+        self.check_length(len(tokens))
         return TokenSequence(tokens, learned)
 
     def query(self, query: ScoringQuery) -> TokenizedQuery:
@@ -103,7 +103,7 @@ class Encoder:
         for label, text in query.candidates.items():
             try:
                 context, candidates[label] = self._continuation(query, text)
-                self._check_length(len(context) + len(candidates[label]))
+                self.check_length(len(context) + len(candidates[label]))
             except DataError as error:
                 raise DataError(f"query '{query.id}', candidate '{label}': {error}") from error
         for one, other in itertools.combinations(candidates, 2):
@@ -218,7 +218,8 @@ class Encoder:
             raise UnsupportedError("the model's tokenizer has no end-of-text token")
         return [token]
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raises DataError for more tokens than the model's context holds."""
         if self._context_length is not None and length > self._context_length:
             raise DataError(
                 f"{length} tokens are longer than the model's context of {self._context_length}"
