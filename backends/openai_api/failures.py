@@ -98,7 +98,8 @@ def failure(error: Exception) -> Failure:
 
 def _of_status(error: openai.APIStatusError) -> Failure:
     code = error.code or error.type or ""
-    message = f"{_one_line(error.message)} (HTTP {error.status_code})"
+    body = error.body if isinstance(error.body, dict) else {}
+    message = f"{_one_line(str(body.get('message') or error.message))} (HTTP {error.status_code})"
     if refusal := _REFUSALS.get(code):
         return Failure(Kind.REFUSED, f"{refusal} ({code})", code=code)
     kind = _kind(error.status_code, code, error.message)

@@ -39,6 +39,7 @@ class ProgressMessage(Strict):
     total: int
     tokens: int
     loss: Number | None
+    note: str | None
 
 
 class DoneMessage(Strict):
@@ -107,7 +108,7 @@ def _last_message(lines: IO[bytes], report: Report) -> DoneMessage | FailedMessa
         except ValidationError:
             continue  # cut short by the process's death
         if isinstance(message, ProgressMessage):
-            report(Progress(message.done, message.total, message.tokens, message.loss))
+            report(Progress(**message.model_dump(exclude={"kind"})))
         else:
             last = message
     return last
@@ -135,6 +136,9 @@ def main(order_file: Path) -> int:
     except KaarelBetError as error:
         tell(FailedMessage(reason=str(error)))
         return 1
+    except Exception as error:
+        tell(FailedMessage(reason=f"{type(error).__name__}: {error}"))
+        raise  # the log keeps the traceback
     tell(DoneMessage(tuned_model=tuned))
     return 0
 
@@ -152,7 +156,7 @@ def _teller() -> Callable[[Message], None]:
 
 
 def _die_with_the_server() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when Python ends
     os._exit(1)
 
 

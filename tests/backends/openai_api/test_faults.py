@@ -184,7 +184,7 @@ def test_a_create_that_is_put_off_waits_and_says_so(
     open_backend(server).fine_tune(a_job(tmp_path), ignore)
     assert seen.count("POST", JOBS) == 3
     assert len(jobs_at(server)) == 1
-    assert caplog.text.count("the job is not created yet") == 2
+    assert caplog.text.count("job is not created yet") == 2
 
 
 def test_an_upload_without_an_answer_leaves_one_file(
