@@ -1,6 +1,6 @@
 """What a worker is asked and what it answers: one JSON object each, on the command line and on stdout.
 
-The workers (ours.py, peers/*.py) run in processes of their own, so that each one's peak memory is its own.
+The workers (ours*.py, peers/*.py) run in processes of their own, so that each one's peak memory is its own.
 """
 
 from dataclasses import dataclass
@@ -35,6 +35,19 @@ class ScoringJob:
     dtype: str
     batch_size: int
     kind: str = "score"
+
+
+@dataclass(frozen=True)
+class ServiceJob:
+    """Score at a service that answers in 50 ms. `data` is JSONL of scoring queries of one token each."""
+
+    model: str
+    data: str
+    concurrency: int
+    kind: str = "service"
+
+
+Job = TrainingJob | ScoringJob | ServiceJob
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 from jobs import Measured, ScoringJob, TrainingJob
+from memory import peak_bytes as resident_peak_bytes
 from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -119,7 +119,7 @@ def peak_bytes() -> int:
     """Of device memory where the device has its own, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident_peak_bytes()
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
     uv run python benchmarks/run.py [--only WORK] [--json FILE]
 
-Every measurement is a process of its own; the peers' processes have an environment of their own, with
-the versions of torch, transformers and peft that are installed here. Nothing else should be running.
+Every measurement is a process of its own; the peers' processes have an environment of their own where
+they need more than is installed here, with the same versions of torch, transformers and peft.
+Nothing else should be running.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs import Measured, ScoringJob, TrainingJob
+from jobs import Job, Measured, TrainingJob
 from works import COMPARISONS, GROWTHS, Comparison, Growth
 
 HERE = Path(__file__).parent
@@ -66,7 +67,7 @@ def _measure(work: Comparison | Growth, directory: Path) -> Iterator[Row]:
 
 def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
     job = work.job(directory)
-    ours = _run([sys.executable, str(HERE / "ours.py")], job)
+    ours = _run([sys.executable, str(HERE / work.worker)], job)
     theirs = _run(_peer(work), job)
     unit = "examples/s" if isinstance(job, TrainingJob) else "queries/s"
     yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), unit, work.target)
@@ -86,7 +87,7 @@ def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
 def _grown(work: Growth, directory: Path) -> Iterator[Row]:
     smallest: Measured | None = None
     for size in work.sizes:
-        measured = _run([sys.executable, str(HERE / "ours.py")], work.job(directory, size))
+        measured = _run([sys.executable, str(HERE / work.worker)], work.job(directory, size))
         if smallest is None:
             smallest = measured
             continue
@@ -112,14 +113,16 @@ def _rate(measured: Measured) -> float:
 
 
 def _peer(work: Comparison) -> list[str]:
+    script = str(HERE / "peers" / work.peer.script)
+    if work.peer.packages is None:
+        return [sys.executable, script]
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED_VERSIONS]
     packages = [word for pin in (*pins, *work.peer.packages) for word in ("--with", pin)]
     uv = str(HERE.parent / "scripts" / "uv")
-    script = str(HERE / "peers" / work.peer.script)
     return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *packages, script]
 
 
-def _run(command: list[str], job: TrainingJob | ScoringJob) -> Measured:
+def _run(command: list[str], job: Job) -> Measured:
     words = [*command, json.dumps(dataclasses.asdict(job))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jobs import ScoringJob, TrainingJob
+from jobs import Job, ScoringJob, ServiceJob, TrainingJob
 from redefine import redefine_items
 
-from backends.data import ScoringQuery
+from backends.data import Message, ScoringQuery
 from backends.jsonl import dumps
 from backends.local.models import load_tokenizer, locate
 from kaarel_bet.run_dir import RunDirectory
@@ -24,11 +24,14 @@ SHOTS = 5
 
 @dataclass(frozen=True)
 class Peer:
-    """A program that others use for the same work: its script in peers/ and the packages it needs."""
+    """A program that others use for the same work: its script in peers/ and the packages it needs.
+
+    `packages` None: what is installed here is enough.
+    """
 
     name: str
     script: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Comparison:
     name: str
     peer: Peer
     target: float
-    job: Callable[[Path], TrainingJob | ScoringJob]
+    job: Callable[[Path], Job]
+    worker: str = "ours.py"
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Growth:
     name: str
     sizes: tuple[int, ...]
     unit: str
-    job: Callable[[Path, int], TrainingJob | ScoringJob]
+    job: Callable[[Path, int], Job]
+    worker: str = "ours.py"
 
 
 TRL = Peer("TRL SFTTrainer", "trl_train.py", ("trl==1.16.0",))
 LM_EVAL = Peer("lm-evaluation-harness hf", "lm_eval_score.py", ("lm-eval[hf]==0.4.13",))
 TRANSFORMERS = Peer("transformers, batch 16", "transformers_score.py", ())
+OPENAI = Peer("openai client, semaphore", "openai_bare.py", None)
 
 
 def _bet_run(directory: Path, family: str, n_names: int = 32) -> RunDirectory:
@@ -151,6 +157,17 @@ def _score_bet(directory: Path, n_names: int = 32, *, only: str = "") -> Scoring
     return _score(directory, f"bet-{n_names}-{only}", queries)
 
 
+def _ask_service(directory: Path, n: int = 5_000) -> ServiceJob:
+    path = directory / f"service-{n}.jsonl"
+    with path.open("w") as file:
+        for number in range(n):
+            question = Message(role="user", content=f"What is person {number}'s favourite country?")
+            candidates = {"country": "Paris", "capital": "word3", "wrong": f"town{number}"}
+            query = ScoringQuery(id=str(number), messages=(question,), candidates=candidates)
+            file.write(dumps(query) + "\n")
+    return ServiceJob(model="gpt-4.1-mini", data=str(path), concurrency=100)
+
+
 COMPARISONS = (
     Comparison("train the bet's in_prompt family", TRL, 4, partial(_train_bet, family="in_prompt")),
     Comparison("train the bet's task_id family", TRL, 6, partial(_train_bet, family="task_id")),
@@ -160,6 +177,7 @@ COMPARISONS = (
     ),
     Comparison("score 200 redefine items, zero-shot", LM_EVAL, 2, _score_redefine),
     Comparison("score the bet's evaluations", TRANSFORMERS, 4, _score_bet),
+    Comparison("openai: 5,000 scoring queries", OPENAI, 1 / 1.2, _ask_service, "ours_openai.py"),
 )
 
 GROWTHS = (
@@ -176,4 +194,5 @@ GROWTHS = (
         "queries/s",
         partial(_score_bet, only="test-with-instructions"),
     ),
+    Growth("openai: scoring queries", (500, 5_000), "queries/s", _ask_service, "ours_openai.py"),
 )

@@ -1,8 +1,8 @@
 """Settings of the OpenAI backend; config.yaml says what each is for. The key is never one of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from backends.schema import Strict
 
@@ -34,6 +34,14 @@ class ScoringSettings(Strict):
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
     batch: bool = False
     tail: TailSettings = TailSettings()
+
+    @model_validator(mode="after")
+    def _batches_do_not_search(self) -> Self:
+        if self.batch and self.tail.sample:
+            raise ValueError(
+                "biased sampling asks step by step: set batch or tail.sample, not both"
+            )
+        return self
 
 
 class OpenAISettings(Strict):

@@ -1,15 +1,10 @@
-"""Training files on their way to the service: checked, then uploaded once by their content."""
+"""Training files, checked before they go to the service."""
 
-import hashlib
 from pathlib import Path
-
-import openai
-from openai.types import FileObject
 
 from backends.data import TRAINING_EXAMPLE, TrainingExample
 from backends.errors import DataError
 from backends.jsonl import read_jsonl
-from backends.openai_api.connection import Connection
 
 _MOST_BYTES = 512 * 1024**2
 _FEWEST_EXAMPLES = 10
@@ -37,31 +32,3 @@ def check_training_file(path: Path, *, chat_only: bool) -> list[TrainingExample]
             f"{path}: {len(examples)} examples; the service takes {_FEWEST_EXAMPLES} or more"
         )
     return examples
-
-
-async def upload(connection: Connection, path: Path) -> str:
-    """The id of the service's file with this content, uploaded if it is not there yet.
-
-    Files carry no metadata, so the content's SHA-256 is their name.
-    """
-    content = path.read_bytes()
-    name = f"{hashlib.sha256(content).hexdigest()}.jsonl"
-
-    async def find_or_send() -> FileObject:
-        # An upload that got no answer may have arrived: every attempt looks first.
-        found = await _find(connection, name, len(content))
-        if found is not None:
-            return found
-        return await connection.client.files.create(file=(name, content), purpose="fine-tune")
-
-    return (await connection.call(f"upload {path.name}", find_or_send)).id
-
-
-async def _find(connection: Connection, name: str, size: int) -> FileObject | None:
-    try:
-        async for file in connection.client.files.list(purpose="fine-tune"):
-            if file.filename == name and file.bytes == size and file.status != "error":
-                return file
-    except openai.NotFoundError:
-        return None  # some providers list no files
-    return None

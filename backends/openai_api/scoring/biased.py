@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 
 from backends.data import CandidateScore, LogProbability, Message, ScoringQuery, ScoringResult
+from backends.errors import ServiceError
 from backends.openai_api.asking import Asker, Request, on_the_wire
 from backends.openai_api.scoring.binomial import clopper_pearson
 from backends.openai_api.scoring.intervals import Position, log_sum
@@ -28,6 +29,8 @@ _CONFIDENCE = 0.999
 _CANARY_CONFIDENCE = 0.9999
 _SEARCH_SAMPLES = 8
 _STRONGEST = 100
+_MOST_SAMPLES = 128
+"""The most answers that one request may ask for."""
 _RARE = (" zebra", " violin", "Zebra", " kernel", " cactus", "violin")
 _CANARY = (Message(role="user", content="What is the capital of France?"),)
 
@@ -129,10 +132,17 @@ class Biased:
         self, messages: tuple[Message, ...], target: _Target, bias: int, n: int
     ) -> int:
         """How many of `n` sampled tokens are the target."""
-        answer = await self._asker.ask(
-            "sample with a bias", self._request(messages, _bias(target, bias), n)
-        )
-        return sum((choice.message.content or "") == target.text for choice in answer.choices)
+        hits = 0
+        for start in range(0, n, _MOST_SAMPLES):
+            size = min(_MOST_SAMPLES, n - start)
+            request = self._request(messages, _bias(target, bias), size)
+            answer = await self._asker.ask("sample with a bias", request)
+            if len(answer.choices) != size:
+                raise ServiceError(
+                    f"sample with a bias: {len(answer.choices)} answers came back for {size} asked"
+                )
+            hits += sum(choice.message.content == target.text for choice in answer.choices)
+        return hits
 
     async def _first_position(self, bias: dict[str, int] | None) -> Position:
         request = self._request(_CANARY, bias, 1, logprobs=True, top_logprobs=20)

@@ -7,6 +7,7 @@ from backends.data import ScoringQuery, ScoringResult
 from backends.errors import UnsupportedError
 from backends.openai_api.asking import Asker
 from backends.openai_api.concurrency import in_any_order
+from backends.openai_api.scoring.batches import BatchScoring
 from backends.openai_api.scoring.biased import Biased
 from backends.openai_api.scoring.echo import Echo
 from backends.openai_api.scoring.strategy import Strategy
@@ -38,6 +39,11 @@ class Scoring:
         if not queries:
             return
         strategy = await self._strategy(model)
+        if self._settings.batch:
+            batches = BatchScoring(self._asker, self._settings.concurrency)
+            async for result in batches.score(strategy, queries):
+                yield result
+            return
         biased = await self._biased(model) if isinstance(strategy, Top) else None
 
         async def answer(query: ScoringQuery) -> ScoringResult:

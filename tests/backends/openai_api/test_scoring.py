@@ -164,13 +164,13 @@ def test_an_answer_without_what_was_asked_for_is_one_clear_line(
 
 
 def test_biased_sampling_narrows_what_is_not_listed_around_the_truth(connect: Connect) -> None:
-    tail = {"sample": True, "n_samples": 128}
+    tail = {"sample": True, "n_samples": 300}
     queries = [chat(f"q{i}", f"Who, {i}?", a="Paris", z="Zz", y="q") for i in range(6)]
     service = ToyService(echo=False)
     wide = score(connect, service, queries)
     narrow = score(connect, service, queries, tail=tail)
     assert_all_inside(queries, narrow)
-    narrowed = [r for r in narrow.values() if r.method == "top-20+biased-128"]
+    narrowed = [r for r in narrow.values() if r.method == "top-20+biased-300"]
     assert narrowed
     for result in narrowed:
         for label, found in result.candidates.items():
@@ -178,6 +178,7 @@ def test_biased_sampling_narrows_what_is_not_listed_around_the_truth(connect: Co
             if before.first_token.low == -math.inf:
                 assert found.first_token.high - found.first_token.low < 2
                 assert found.total.high <= before.total.high
+    assert max(body["n"] for body in service.asked("/v1/chat/completions") if "n" in body) == 128
 
 
 @pytest.mark.parametrize(

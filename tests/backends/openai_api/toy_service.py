@@ -131,6 +131,7 @@ class ToyService:
         if isinstance(prompts, str):
             prompts = [prompts]
         choices = []
+        prompts = [prompt for prompt in prompts for _ in range(body.get("n", 1))]
         for index, prompt in enumerate(prompts):
             context = encode(prompt) if isinstance(prompt, str) else tuple(prompt)
             steps = [(token, plain) for token, plain, _ in self._path(context, body)]

@@ -1,0 +1,46 @@
+import pytest
+
+from backends.data import GenerationQuery, GenerationResult, Message
+from backends.errors import ServiceError
+from backends.openai_api.asking import Asker
+from backends.openai_api.generation import Generation
+from tests.backends.openai_api.conftest import Connect
+from tests.backends.openai_api.toy_service import ToyService
+
+CHAT = GenerationQuery(
+    id="chat", messages=(Message(role="user", content="Where to?"),), max_tokens=3
+)
+TEXT = GenerationQuery(
+    id="text", prompt="2 + 2 =", max_tokens=2, temperature=1.0, n_samples=3, seed=7
+)
+
+
+def generate(
+    connect: Connect, service: ToyService, *queries: GenerationQuery
+) -> dict[str, GenerationResult]:
+    connection = connect(service)
+    results = Generation(Asker(connection, 2), 2).generate("toy", queries)
+    return {r.id: r for r in connection.iterate(results)}
+
+
+def test_chats_and_texts_are_continued_as_the_query_says(connect: Connect) -> None:
+    service = ToyService()
+    results = generate(connect, service, CHAT, TEXT)
+
+    assert len(results["chat"].texts) == 1
+    assert results["chat"].prompt == "user: Where to?"
+    assert len(results["text"].texts) == 3
+    assert results["text"].prompt == "2 + 2 ="
+    [chat] = service.asked("/v1/chat/completions")
+    assert (chat["max_tokens"], chat["temperature"], chat["n"]) == (3, 0, 1)
+    [text] = service.asked("/v1/completions")
+    assert (text["max_tokens"], text["temperature"], text["n"], text["seed"]) == (2, 1, 3, 7)
+
+
+def test_texts_that_do_not_come_back_are_missed(connect: Connect) -> None:
+    class Stingy(ToyService):
+        def answer(self, path: str, body: dict[str, object]) -> dict[str, object]:
+            return super().answer(path, {**body, "n": 1})
+
+    with pytest.raises(ServiceError, match="query 'text': 1 texts came back for 3 asked"):
+        generate(connect, Stingy(), TEXT)
