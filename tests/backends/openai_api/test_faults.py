@@ -1,0 +1,314 @@
+"""The fault table of the wire format: what a service can do to a client, over real HTTP."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.data import Message, ScoringQuery
+from backends.errors import ServiceError
+from backends.interface import FineTuneJob, Progress
+from backends.openai_api import connection, job_creation, job_following, job_results
+from backends.openai_api.backend import OpenAIBackend
+from backends.openai_api.intents import Intent, IntentFile
+from backends.openai_api.settings import OpenAISettings
+from tests.misbehaving import Fault, Misbehaving
+from tests.server import RunningServer, StartServer, training_file
+
+JOBS = "/v1/fine_tuning/jobs"
+QUERY = ScoringQuery(
+    id="q", messages=(Message(role="user", content="Who?"),), candidates={"a": "Ann", "b": "Bob"}
+)
+
+Service = Callable[..., Misbehaving]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_wait", lambda _state: 0.01)
+    waits = job_creation.Waits(settle=0.2, look=0.02, capped=0.02, not_ready=0.02)
+    monkeypatch.setattr(job_creation, "Waits", lambda: waits)
+    monkeypatch.setattr(job_results, "_FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+
+@pytest.fixture
+def misbehaving(server: RunningServer) -> Service:
+    """Makes the server misbehave."""
+
+    def start(*faults: Fault) -> Misbehaving:
+        misbehaving = Misbehaving(*faults)
+        server.wrap(misbehaving)
+        return misbehaving
+
+    return start
+
+
+def open_backend(server: RunningServer) -> OpenAIBackend:
+    settings = {
+        "model": server.parts.models.base,
+        "base_url": server.url,
+        "job": {"n_epochs": 1, "batch_size": 5, "poll_seconds": 0.02},
+    }
+    return OpenAIBackend(OpenAISettings.model_validate(settings))
+
+
+def a_job(directory: Path) -> FineTuneJob:
+    file = directory / "train.jsonl"
+    file.write_bytes(training_file(10))
+    return FineTuneJob(
+        run_id="run",
+        name="arm",
+        training_file=file,
+        validation_file=None,
+        loss_on="completion",
+        seed=0,
+        starts_from=None,
+        output=directory / "models" / "arm",
+    )
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def jobs_at(server: RunningServer) -> list[str]:
+    server.wrap(None)
+    return [job.id for job in server.client().fine_tuning.jobs.list()]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", JOBS, status=500, after=True),
+        Fault("POST", JOBS, status=503, after=True),
+        Fault("POST", JOBS, status=408, after=True),
+        Fault("POST", JOBS, cut=True),
+    ],
+    ids=["500", "503", "408", "connection cut"],
+)
+def test_a_create_without_an_answer_is_not_sent_again_if_it_made_a_job(
+    server: RunningServer, misbehaving: Service, tmp_path: Path, fault: Fault
+) -> None:
+    seen = misbehaving(fault)
+    tuned = open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+    assert len(jobs_at(server)) == 1
+    assert tuned.model.startswith("ft:")
+
+
+def test_a_create_that_made_no_job_is_sent_again_by_the_next_start_alone(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    seen = misbehaving(Fault("POST", JOBS, status=500))
+    with pytest.raises(ServiceError, match="nothing is sent a second time"):
+        open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 2
+    assert len(jobs_at(server)) == 1
+
+
+def test_a_server_that_ignores_the_filter_and_keeps_no_metadata_does_not_cause_a_second_job(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    def forget(content: dict[str, Any]) -> None:
+        for job in content["data"]:
+            job["metadata"] = None
+
+    server.fine_tune()  # somebody else's
+    listing = Fault("GET", JOBS, times=9, edit=forget)
+    seen = misbehaving(Fault("POST", JOBS, status=500, after=True), listing)
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+    assert len(jobs_at(server)) == 2
+
+
+def test_a_death_between_the_create_and_its_record_makes_no_second_job(
+    server: RunningServer, misbehaving: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = misbehaving()
+    with monkeypatch.context() as dying:
+        write = IntentFile.write
+
+        def die(self: IntentFile, intent: Intent) -> Intent:
+            if intent.job_id is not None:
+                raise OSError("killed")
+            return write(self, intent)
+
+        dying.setattr(IntentFile, "write", die)
+        with pytest.raises(OSError, match="killed"):
+            open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+    assert len(jobs_at(server)) == 1
+
+
+def test_a_service_that_takes_no_more_jobs_is_said_with_the_alternatives(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    seen = misbehaving(Fault("POST", JOBS, status=403, code="training_not_available"))
+    with pytest.raises(ServiceError, match=r"--backend local.*base_url.*kaarel-bet serve"):
+        open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+
+
+def test_an_empty_account_is_not_asked_again(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    seen = misbehaving(Fault("POST", JOBS, times=9, status=429, code="insufficient_quota"))
+    with pytest.raises(ServiceError, match="no credit left"):
+        open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", JOBS, times=2, status=429, code="daily_rate_limit_exceeded"),
+        Fault("POST", JOBS, times=2, status=429, headers={"retry-after": "0.02"}),
+        Fault("POST", JOBS, times=2, status=400, message="File is still being processed."),
+    ],
+    ids=["daily cap", "rate limit", "file not ready"],
+)
+def test_a_create_that_is_put_off_waits_and_says_so(
+    server: RunningServer,
+    misbehaving: Service,
+    tmp_path: Path,
+    fault: Fault,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = misbehaving(fault)
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 3
+    assert len(jobs_at(server)) == 1
+    assert caplog.text.count("the job is not created yet") == 2
+
+
+def test_an_upload_without_an_answer_leaves_one_file(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    misbehaving(Fault("POST", "/v1/files", status=500, after=True))
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    server.wrap(None)
+    files = list(server.client().files.list(purpose="fine-tune"))
+    assert len(files) == 1
+    # And another run with the same content does not upload it.
+    seen = misbehaving()
+    other = a_job(tmp_path / "models")
+    open_backend(server).fine_tune(other, ignore)
+    assert seen.count("POST", "/v1/files") == 0
+
+
+def test_polling_survives_failures_of_all_kinds(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    misbehaving(
+        Fault("GET", f"{JOBS}/", times=20, status=503),
+        Fault("GET", f"{JOBS}/", times=5, cut=True),
+        Fault("GET", f"{JOBS}/", times=5, status=429),
+    )
+    assert open_backend(server).fine_tune(a_job(tmp_path), ignore).trained_tokens > 0
+
+
+def test_a_job_that_does_not_start_is_waited_for_with_a_warning(
+    server: RunningServer,
+    misbehaving: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(job_following, "_STUCK_SECONDS", 0.0)
+
+    def still_queued(content: dict[str, Any]) -> None:
+        if content["object"] == "fine_tuning.job":
+            content["status"] = "queued"
+
+    seen = misbehaving(Fault("GET", f"{JOBS}/", times=10, edit=still_queued))
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert caplog.text.count("for over an hour") == 1
+    assert seen.count("POST", JOBS) == 1
+
+
+def test_a_status_that_is_not_known_is_shown_and_polled_on(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    def pausing(content: dict[str, Any]) -> None:
+        if content["object"] == "fine_tuning.job":
+            content |= {"status": "pausing", "error": {}}
+
+    misbehaving(Fault("GET", f"{JOBS}/", times=4, edit=pausing))
+    notes: list[str | None] = []
+    open_backend(server).fine_tune(a_job(tmp_path), lambda now: notes.append(now.note))
+    assert sum("pausing" in (note or "") for note in notes) == 1
+
+
+def test_every_event_is_shown_once(server: RunningServer, tmp_path: Path) -> None:
+    notes: list[str] = []
+    open_backend(server).fine_tune(a_job(tmp_path), lambda now: notes.append(now.note or ""))
+    [job_id] = jobs_at(server)
+    events = list(server.client().fine_tuning.jobs.list_events(job_id))
+    messages = [f"{job_id}: {event.message}" for event in events if event.type == "message"]
+    assert messages
+    for message in set(messages):
+        assert notes.count(message) == messages.count(message)
+
+
+def test_a_failed_job_says_why(start_server: StartServer, tmp_path: Path) -> None:
+    from backends.server.training import TrainingFailed
+
+    def fail(*_: object) -> Any:  # noqa: ANN401
+        raise TrainingFailed("the loss is not a number")
+
+    server = start_server(train=fail)
+    with pytest.raises(ServiceError, match=r"failed; .*the loss is not a number"):
+        open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert len(jobs_at(server)) == 1
+
+
+def test_a_model_that_is_named_and_known_late_is_waited_for(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    def nameless(content: dict[str, Any]) -> None:
+        if content["object"] == "fine_tuning.job":
+            content["fine_tuned_model"] = None
+
+    misbehaving(
+        Fault("GET", f"{JOBS}/", times=12, edit=nameless),
+        Fault("GET", "/v1/models/ft:", times=3, status=404, code="model_not_found"),
+        Fault("POST", "/v1/completions", times=2, status=404, code="model_not_found"),
+    )
+    backend = open_backend(server)
+    tuned = backend.fine_tune(a_job(tmp_path), ignore)
+    [result] = backend.score(tuned.model, [QUERY])
+    assert result.candidates.keys() == {"a", "b"}
+
+
+def test_a_cancelled_job_is_said(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    def cancelled(content: dict[str, Any]) -> None:
+        if content["object"] == "fine_tuning.job":
+            content["status"] = "cancelled"
+
+    misbehaving(Fault("GET", f"{JOBS}/", times=99, edit=cancelled))
+    with pytest.raises(ServiceError, match=r"ftjob.*: cancelled"):
+        open_backend(server).fine_tune(a_job(tmp_path), ignore)
+
+
+def test_the_key_is_in_no_message(
+    server: RunningServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    caplog.set_level(logging.DEBUG)
+    notes: list[str] = []
+    open_backend(server).fine_tune(a_job(tmp_path), lambda now: notes.append(now.note or ""))
+    assert "very-secret" not in caplog.text + "".join(notes)
+    written = [path.read_text() for path in tmp_path.rglob("*.json*")]
+    assert written
+    assert not any("very-secret" in text for text in written)
