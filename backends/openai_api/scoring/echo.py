@@ -70,7 +70,7 @@ class Echo:
                 "prompt": prompts,
                 "echo": True,
                 "logprobs": 1,
-                "max_tokens": 1,  # vLLM refuses 0
+                "max_tokens": 0,
                 "temperature": 0,
             }
         )
