@@ -4,6 +4,7 @@ uv run kaarel-bet serve [--host H] [--port P] [--data-dir D] [--model M] [--set 
 """
 
 import argparse
+import json
 import logging
 import os
 import socket
@@ -53,10 +54,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _assignments(options: argparse.Namespace) -> list[str]:
-    """The options as `--set` has them; JSON's strings are YAML's."""
+    """The options as `--set` has them."""
     given = {flag: getattr(options, name) for name, (flag, _, _) in _FLAGS.items()}
-    chosen = [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    chosen = [f"{flag}={_yaml(value)}" for flag, value in given.items() if value is not None]
     return [*chosen, *(["server.allow_hub=true"] if options.allow_hub else [])]
+
+
+def _yaml(value: str) -> str:
+    """A number as it is, anything else as the string it is: JSON's strings are YAML's as well."""
+    return value if value.isdecimal() else json.dumps(value)
 
 
 def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None) -> None:

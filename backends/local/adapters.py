@@ -44,17 +44,24 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     return model
 
 
-def load_adapter(base: PreTrainedModel, adapter: Path, *, trainable: bool) -> PeftModel:
-    """The base model with the adapter of that directory.
+def load_adapter(
+    base: PreTrainedModel | PeftModel, adapter: Path, *, trainable: bool, name: str = "default"
+) -> PeftModel:
+    """The base model with the adapter of that directory; one that has others is given one more.
 
     Raises:
         ModelError: the directory holds no adapter that fits the base model.
     """
-    if not (adapter / "adapter_config.json").exists():
-        raise ModelError(f"{adapter}: no adapter there (no adapter_config.json)")
+    # PEFT would look for missing files on the hub, and take weights that are a pickle.
+    for file in ("adapter_config.json", ADAPTER_WEIGHTS):
+        if not (adapter / file).exists():
+            raise ModelError(f"{adapter}: no adapter there (no {file})")
     try:
-        model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable)
-    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        if isinstance(base, PeftModel):
+            base.load_adapter(str(adapter), name, is_trainable=trainable)
+            return base
+        model = PeftModel.from_pretrained(base, str(adapter), name, is_trainable=trainable)
+    except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
     fuse_lora(model)
     return model

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from pydantic import ValidationError
-from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -37,7 +35,7 @@ from backends.local.adapters import (
 from backends.local.checkpoints import TrainingState
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder
-from backends.local.engine import Engine, choose_engine
+from backends.local.engine import choose_engine
 from backends.local.generation import Generator
 from backends.local.models import (
     context_length,
@@ -45,6 +43,7 @@ from backends.local.models import (
     load_tokenizer,
     locate,
 )
+from backends.local.open_model import OpenModel
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.scoring import score
 from backends.local.sequences import TokenSequence
@@ -62,15 +61,6 @@ class _Record(Strict):
     tuned_model: TunedModel
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A loaded model, by the name it is asked for, and what runs it."""
-
-    name: str
-    model: PreTrainedModel
-    engine: Engine
-
-
 class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
@@ -81,7 +71,7 @@ class LocalBackend(Backend):
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._device = choose_device(settings.device)
-        self._open: _Opened | None = None
+        self._open: OpenModel | None = None
 
     @property
     @override
@@ -147,12 +137,7 @@ class LocalBackend(Backend):
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        generator = Generator(
-            self._opened(model).model,
-            self._tokenizer,
-            self._encoder,
-            self._settings.scoring.batch_tokens,
-        )
+        generator = Generator(self._opened(model).decoder, self._encoder)
         for batch in generator.generate(queries):
             yield from batch
 
@@ -184,16 +169,11 @@ class LocalBackend(Backend):
                 raise DataError(f"{path}, line {number}: {error}") from error
         return examples
 
-    def _opened(self, model: str) -> _Opened:
-        """The model to be scored, kept loaded until another is asked for."""
-        if self._open is None or self._open.name != model:
-            self._open = None  # never two in memory
-            dtype = choose_dtype(self._settings.scoring.dtype, self._device)
-            loaded = load_model(self._location, self._device, dtype)
-            if model != self.base_model:
-                loaded = base_of(load_adapter(loaded, Path(model), trainable=False))
-            engine = choose_engine(loaded, self._settings.prefix_sharing)
-            self._open = _Opened(model, loaded, engine)
+    def _opened(self, model: str) -> OpenModel:
+        """The model to be asked; the base stays loaded, with the adapter used last."""
+        if self._open is None:
+            self._open = OpenModel(self._settings, self._location, self._tokenizer, max_adapters=1)
+        self._open.activate(None if model == self.base_model else Path(model))
         return self._open
 
     def _train(

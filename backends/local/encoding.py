@@ -40,6 +40,26 @@ class Encoder:
         self._tokenizer = tokenizer
         self._context_length = context_length
 
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the model can attend to, None where nothing limits it."""
+        return self._context_length
+
+    def chat(
+        self, messages: Messages, *, for_answer: bool = True, continuation: str = ""
+    ) -> list[int]:
+        """A chat's tokens, open for the assistant's answer or closed.
+
+        `continuation` is what the answer begins with, verbatim: its tokens are those that follow the
+        context in `query`.
+        """
+        text = self._render_chat(messages, for_answer=for_answer) + continuation
+        return self._tokens(text, chat=True)
+
+    def text(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """A text's tokens, with those that the tokenizer puts around a text or without."""
+        return self._tokens(text, chat=not special_tokens)
+
     def render(self, query: Query) -> str:
         """The context as the model sees it, special tokens included."""
         if query.messages is not None:
@@ -48,10 +68,12 @@ class Encoder:
 
     def prompt(self, query: GenerationQuery) -> list[int]:
         """The tokens to be continued. Raises DataError where no room is left for the answer."""
-        chat = query.messages is not None
-        tokens = self._tokens(self.render(query), chat=chat) or self._beginning_of_text()
+        if query.messages is not None:
+            tokens = self.chat(query.messages)
+        else:
+            tokens = self.text(query.prompt or "") or self.beginning_of_text()
         try:
-            self._check_length(len(tokens) + query.max_tokens)
+            self.check_length(len(tokens) + query.max_tokens)
         except DataError as error:
             raise DataError(f"query '{query.id}' (max_tokens included): {error}") from error
         return tokens
@@ -66,7 +88,7 @@ class Encoder:
             learned = list(range(len(context), len(tokens)))
         if loss_on == "prompt_and_completion":
             learned = list(range(1, len(tokens)))  # nothing precedes token 0 to predict it from
-        self._check_length(len(tokens))
+        self.check_length(len(tokens))
         return TokenSequence(tokens, learned)
 
     def query(self, query: ScoringQuery) -> TokenizedQuery:
@@ -81,7 +103,7 @@ class Encoder:
         for label, text in query.candidates.items():
             try:
                 context, candidates[label] = self._continuation(query, text)
-                self._check_length(len(context) + len(candidates[label]))
+                self.check_length(len(context) + len(candidates[label]))
             except DataError as error:
                 raise DataError(f"query '{query.id}', candidate '{label}': {error}") from error
         for one, other in itertools.combinations(candidates, 2):
@@ -148,7 +170,7 @@ class Encoder:
         stem = prompt.rstrip()
         completion = prompt[len(stem) :] + completion
         if not stem:
-            return self._beginning_of_text(), self._tokenizer.encode(
+            return self.beginning_of_text(), self._tokenizer.encode(
                 completion, add_special_tokens=False
             )
         context = self._tokens(stem, chat=False)
@@ -185,7 +207,8 @@ class Encoder:
         # Chat templates write the special tokens themselves.
         return self._tokenizer.encode(text, add_special_tokens=not chat)
 
-    def _beginning_of_text(self) -> list[int]:
+    def beginning_of_text(self) -> list[int]:
+        """What stands for an empty text, so that there is something to continue."""
         token = self._tokenizer.bos_token_id
         return [token] if isinstance(token, int) else self._end_of_text()
 
@@ -195,7 +218,8 @@ class Encoder:
             raise UnsupportedError("the model's tokenizer has no end-of-text token")
         return [token]
 
-    def _check_length(self, length: int) -> None:
+    def check_length(self, length: int) -> None:
+        """Raises DataError for more tokens than the model's context holds."""
         if self._context_length is not None and length > self._context_length:
             raise DataError(
                 f"{length} tokens are longer than the model's context of {self._context_length}"

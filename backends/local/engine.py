@@ -1,4 +1,4 @@
-"""One question, two ways to compute it: which log-probability has each target of some sequences?"""
+"""Two ways to run a model: every sequence whole, or prefixes shared."""
 
 import functools
 import logging
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.prefix_support import active_dropout, obstacle
-from backends.local.sequences import TokenSequence
+from backends.local.sequences import Prefilled, TokenScore, TokenSequence
 from backends.local.settings import PrefixSharing
 
 _log = logging.getLogger(__name__)
@@ -25,14 +25,24 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self, sequences: Sequence[TokenSequence], batch_tokens: int
-    ) -> Iterator[list[tuple[int, list[float]]]]:
+        self, sequences: Sequence[TokenSequence], batch_tokens: int, top: int = 0
+    ) -> Iterator[list[tuple[int, list[TokenScore]]]]:
         """The same without gradients for any number of sequences, computing `batch_tokens` at a time.
 
-        Yields (index of the sequence, log-probabilities of its targets) as they are ready.
+        Yields (index of the sequence, the scores of its targets) as they are ready; `top` asks for
+        that many of the likeliest tokens at each target's place.
 
         Raises:
             DeviceMemoryError: the device can't hold what can't be divided further.
+        """
+        ...
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], batch_tokens: int
+    ) -> Iterator[list[tuple[int, Prefilled]]]:
+        """Makes any number of prompts ready to be continued, computing `batch_tokens` at a time.
+
+        Yields (index of the prompt, its state) as they are ready. Raises as `stream`.
         """
         ...
 

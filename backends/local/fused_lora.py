@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 def fuse_lora(model: PeftModel) -> None:
     """Replaces the forward of every plain LoRA layer; others (dropout, DoRA, Conv1D) keep their own.
 
-    The layers then have the adapter that is active now for good.
+    Which adapter is active is asked at every call, and one that is not plain goes PEFT's way.
     """
     for module in model.modules():
-        if isinstance(module, Linear) and _is_plain(module):
+        if isinstance(module, Linear) and "forward" not in module.__dict__ and _is_plain(module):
             module.forward = _fused_forward(module)
 
 
@@ -28,7 +28,8 @@ def _is_plain(module: Linear) -> bool:
         return False
     adapter = module.active_adapters[0]
     return (
-        adapter in module.lora_A
+        not module.disable_adapters
+        and adapter in module.lora_A
         and adapter not in module.lora_variant
         and module.lora_B[adapter].bias is None
         and isinstance(module.lora_dropout[adapter], torch.nn.Identity)
@@ -36,11 +37,17 @@ def _is_plain(module: Linear) -> bool:
 
 
 def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a module's forward
-    adapter = module.active_adapters[0]
+    pefts = module.forward
     base, bias = module.base_layer.weight, module.base_layer.bias
-    a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-    scaling = module.scaling[adapter]
-    return lambda x: _LoraLinear.apply(x, base, bias, a, b, scaling)
+
+    def forward(x: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
+        if not _is_plain(module):
+            return pefts(x, *others, **options)
+        adapter = module.active_adapters[0]
+        a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+        return _LoraLinear.apply(x, base, bias, a, b, module.scaling[adapter])
+
+    return forward
 
 
 class _LoraLinear(torch.autograd.Function):

@@ -68,6 +68,12 @@ def context_length(location: str) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
+def vocabulary_size(location: str) -> int:
+    """How many tokens the model gives logits to. Raises ModelError: its config can't be had."""
+    with _translated(location):
+        return AutoConfig.from_pretrained(location).get_text_config().vocab_size
+
+
 def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The model in evaluation mode. Raises ModelError where it can't be had."""
     with _translated(location):

@@ -16,8 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from backends.local.memory import halving_when_out_of_memory
 from backends.local.prefix_tree import Integers, PrefixTree, build_prefix_tree
-from backends.local.projection import selecting, target_log_probabilities
-from backends.local.sequences import TokenSequence
+from backends.local.projection import scores_of, selecting, target_log_probabilities
+from backends.local.sequences import KeysAndValues, Prefilled, TokenScore, TokenSequence
 from backends.local.tree_attention import attention_masks, fastest_attention
 
 _NO_NODES = np.empty(0, np.int64)
@@ -32,20 +32,54 @@ class PrefixEngine:
     def log_probabilities(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         """As `Engine.log_probabilities`, in one pass over the whole tree."""
         tree = build_prefix_tree(sequences)
-        return _run(self._model, tree, np.arange(len(tree)), tree.predictors, _targets(sequences))
+        wanted, rows = np.unique(tree.predictors, return_inverse=True)
+        logits = _logits(self._model, tree, np.arange(len(tree)), wanted)
+        as_tensors = (
+            torch.from_numpy(each).to(logits.device) for each in (rows, _targets(sequences))
+        )
+        return target_log_probabilities(logits, *as_tensors)
 
     def stream(
-        self, sequences: Sequence[TokenSequence], batch_tokens: int
-    ) -> Iterator[list[tuple[int, list[float]]]]:
+        self, sequences: Sequence[TokenSequence], batch_tokens: int, top: int = 0
+    ) -> Iterator[list[tuple[int, list[TokenScore]]]]:
         """As `Engine.stream`: the tree in stretches of `batch_tokens` nodes.
 
         Between two stretches the keys and values of one path are kept, so the memory needed does not
         grow with the number of sequences.
         """
-        walk = _Walk(self._model, sequences)
-        for start in range(0, walk.length, batch_tokens):
-            stretch = range(start, min(start + batch_tokens, walk.length))
-            yield from halving_when_out_of_memory(walk.advance, stretch)
+        scoring = _Scoring(sequences, top)
+        walk = _Walk(self._model, scoring.tree)
+
+        def advance(nodes: Sequence[int]) -> list[tuple[int, list[TokenScore]]]:
+            return scoring.take(walk.advance(nodes))
+
+        for stretch in walk.stretches(batch_tokens):
+            yield from halving_when_out_of_memory(advance, stretch)
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], batch_tokens: int
+    ) -> Iterator[list[tuple[int, Prefilled]]]:
+        """As `Engine.prefill`, likewise."""
+        # A token to be predicted after each prompt's last keeps that last one in the tree.
+        asked = [TokenSequence([*prompt, 0], [len(prompt)]) for prompt in prompts]
+        tree = build_prefix_tree(asked)
+        walk = _Walk(self._model, tree)
+
+        def advance(nodes: Sequence[int]) -> list[tuple[int, Prefilled]]:
+            computed = walk.advance(nodes)
+            return [
+                (
+                    int(prompt),
+                    Prefilled(
+                        computed.logits[row],
+                        computed.path.ending_at(tree, int(tree.predictors[prompt])).layers,
+                    ),
+                )
+                for prompt, row in zip(computed.asked, computed.rows, strict=True)
+            ]
+
+        for stretch in walk.stretches(batch_tokens):
+            yield from halving_when_out_of_memory(advance, stretch)
 
 
 @dataclass(frozen=True)
@@ -56,67 +90,98 @@ class _Path:
     """
 
     nodes: Integers
-    layers: list[tuple[torch.Tensor | None, torch.Tensor | None]]
+    layers: list[KeysAndValues]
+
+    def ending_at(self, tree: PrefixTree, node: int) -> "_Path":
+        """Those nodes that are an ancestor of this one, or itself."""
+        (kept,) = np.nonzero(tree.attends(np.array([node]), self.nodes)[0])
+        return _Path(
+            self.nodes[kept], [(_at(keys, kept), _at(values, kept)) for keys, values in self.layers]
+        )
 
 
-def _at(tensor: torch.Tensor | None, index: torch.Tensor) -> torch.Tensor | None:
-    return None if tensor is None else tensor[:, :, index]
+def _at(tensor: torch.Tensor | None, kept: Integers) -> torch.Tensor | None:
+    return None if tensor is None else tensor[:, :, torch.from_numpy(kept).to(tensor.device)]
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """What is known once a stretch of nodes is computed."""
+
+    last: int
+    """Its last node."""
+    asked: Integers
+    """(a,): the places, in the list of all predictors, of those that stand in this stretch."""
+    rows: Integers
+    """(a,): where each of them has its logits."""
+    logits: torch.Tensor
+    """(m, vocabulary)"""
+    path: _Path
+    """All that the stretch could see, and itself."""
 
 
 class _Walk:
-    """One pass over the sequences' tree in depth-first order, without gradients."""
+    """One pass over a tree in depth-first order, without gradients."""
 
-    def __init__(self, model: PreTrainedModel, sequences: Sequence[TokenSequence]) -> None:
+    def __init__(self, model: PreTrainedModel, tree: PrefixTree) -> None:
         self._model = model
-        self._tree = build_prefix_tree(sequences)
+        self._tree = tree
+        self._by_node = np.argsort(tree.predictors, kind="stable")
+        self._predictors_in_order = tree.predictors[self._by_node]
+        self._path = _Path(_NO_NODES, [])
+
+    def stretches(self, batch_tokens: int) -> Iterator[range]:
+        """The nodes, that many at a time."""
+        length = len(self._tree)
+        for start in range(0, length, batch_tokens):
+            yield range(start, min(start + batch_tokens, length))
+
+    @torch.inference_mode()
+    def advance(self, stretch: Sequence[int]) -> _Stretch:
+        """Computes the next nodes, and the logits at those that predict something."""
+        nodes = np.array(stretch)
+        bounds = np.searchsorted(self._predictors_in_order, [nodes[0], nodes[-1] + 1])
+        asked = self._by_node[slice(*bounds)]
+        wanted, rows = np.unique(self._tree.predictors[asked], return_inverse=True)
+        cache = DynamicCache(self._path.layers)
+        logits = _logits(self._model, self._tree, nodes, wanted, cache, self._path.nodes)
+        layers = [(keys, values) for keys, values, _ in cache]
+        seen = _Path(np.concatenate([self._path.nodes, nodes]), layers)
+        if nodes[-1] + 1 < len(self._tree):
+            self._path = seen.ending_at(self._tree, nodes[-1] + 1)
+        return _Stretch(int(nodes[-1]), asked, rows, logits, seen)
+
+
+class _Scoring:
+    """Gathers the targets' scores until sequences are complete."""
+
+    def __init__(self, sequences: Sequence[TokenSequence], top: int) -> None:
+        self.tree = build_prefix_tree(sequences)
         self._targets = _targets(sequences)
-        self._by_node = np.argsort(self._tree.predictors, kind="stable")
-        self._predictors_in_order = self._tree.predictors[self._by_node]
-        self._values = np.zeros(len(self._targets))
+        self._top = top
+        self._scores: list[TokenScore | None] = [None] * len(self._targets)
         counts = [len(sequence.targets) for sequence in sequences]
         self._offsets = list(itertools.accumulate(counts, initial=0))
         # A sequence is done with its last target's node, and done in the order of those.
-        last = self._tree.predictors[np.array(self._offsets[1:], np.int64) - 1]
+        last = self.tree.predictors[np.array(self._offsets[1:], np.int64) - 1]
         self._unfinished = sorted(range(len(sequences)), key=lambda i: -last[i])
         self._last = last
-        self._path = _Path(_NO_NODES, [])
-        self.length = len(self._tree)
 
     @torch.inference_mode()
-    def advance(self, stretch: Sequence[int]) -> list[tuple[int, list[float]]]:
-        """Computes the next nodes; returns the sequences that this completes."""
-        nodes = np.array(stretch)
-        bounds = np.searchsorted(self._predictors_in_order, [nodes[0], nodes[-1] + 1])
-        here = self._by_node[slice(*bounds)]
-        cache = DynamicCache(self._path.layers)
-        found = _run(
-            self._model,
-            self._tree,
-            nodes,
-            self._tree.predictors[here],
-            self._targets[here],
-            cache,
-            self._path.nodes,
-        )
-        self._values[here] = found.cpu().numpy()
-        if nodes[-1] + 1 < self.length:
-            self._path = self._path_before(nodes, cache)
-        return self._completed(nodes[-1])
-
-    def _path_before(self, computed: Integers, cache: DynamicCache) -> _Path:
-        """The ancestors of the node that comes next."""
-        candidates = np.concatenate([self._path.nodes, computed])
-        (kept,) = np.nonzero(self._tree.attends(computed[-1:] + 1, candidates)[0])
-        index = torch.from_numpy(kept).to(self._model.device)
-        layers = [(_at(keys, index), _at(values, index)) for keys, values, _ in cache]
-        return _Path(candidates[kept], layers)
-
-    def _completed(self, node: int) -> list[tuple[int, list[float]]]:
+    def take(self, computed: _Stretch) -> list[tuple[int, list[TokenScore]]]:
+        """Adds what a stretch gave; returns the sequences that this completes."""
+        device = computed.logits.device
+        rows = torch.from_numpy(computed.rows).to(device)
+        targets = torch.from_numpy(self._targets[computed.asked]).to(device)
+        found = scores_of(computed.logits, rows, targets, self._top)
+        for place, score in zip(computed.asked, found, strict=True):
+            self._scores[place] = score
         completed = []
-        while self._unfinished and self._last[self._unfinished[-1]] <= node:
+        while self._unfinished and self._last[self._unfinished[-1]] <= computed.last:
             index = self._unfinished.pop()
-            values = self._values[self._offsets[index] : self._offsets[index + 1]]
-            completed.append((index, values.tolist()))
+            start, end = self._offsets[index], self._offsets[index + 1]
+            completed.append((index, [score for score in self._scores[start:end] if score]))
+            self._scores[start:end] = [None] * (end - start)
         return completed
 
 
@@ -125,16 +190,15 @@ def _targets(sequences: Sequence[TokenSequence]) -> Integers:
     return np.array([s.tokens[position] for s in sequences for position in s.targets])
 
 
-def _run(
+def _logits(
     model: PreTrainedModel,
     tree: PrefixTree,
     nodes: Integers,
-    predictors: Integers,
-    targets: Integers,
+    wanted: Integers,
     cache: DynamicCache | None = None,
     cached: Integers = _NO_NODES,
 ) -> torch.Tensor:
-    """Log-probabilities of `targets`, each predicted by one of the nodes: (targets,).
+    """Logits at the nodes `wanted`, some of `nodes`: (wanted, vocabulary).
 
     `cache` holds the keys and values of the nodes `cached`, and is given those of `nodes`.
     """
@@ -143,16 +207,13 @@ def _run(
     distance = tree.depths[nodes][:, None] - tree.depths[keys]
     like = torch.empty(0, dtype=model.dtype, device=device)
     config = model.config.get_text_config()
-    masks = attention_masks(config, tree.attends(nodes, keys), distance, like)
-    wanted, rows = np.unique(predictors, return_inverse=True)
+    masks = attention_masks(config, tree.attends(nodes, keys)[None], distance, like)
     columns = torch.from_numpy(wanted - nodes[0]).to(device)
     with selecting(model, torch.zeros_like(columns), columns), fastest_attention(model):
-        logits = model(
+        return model(
             input_ids=torch.from_numpy(tree.tokens[nodes])[None].to(device),
             position_ids=torch.from_numpy(tree.depths[nodes])[None].to(device),
             attention_mask=masks,
             past_key_values=cache,
             use_cache=cache is not None,
         ).logits[0]
-    as_tensors = torch.from_numpy(rows).to(device), torch.from_numpy(targets).to(device)
-    return target_log_probabilities(logits, *as_tensors)

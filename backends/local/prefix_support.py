@@ -55,7 +55,7 @@ def _computes_the_same(model: PreTrainedModel) -> bool:
     shared = PrefixEngine(model)
     at_once = shared.log_probabilities(sequences)
     parts = dict(item for batch in shared.stream(sequences, 16) for item in batch)
-    streamed = torch.tensor([value for i in range(len(parts)) for value in parts[i]])
+    streamed = torch.tensor([s.log_probability for i in range(len(parts)) for s in parts[i]])
     allowed = _TOLERANCE.get(model.dtype, 0.15) * plain.std()
     return all(
         bool((other.to(plain.device) - plain).square().mean().sqrt() <= allowed)

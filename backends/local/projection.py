@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from backends.local.sequences import TokenScore
+
 
 @contextmanager
 def selecting(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
@@ -40,3 +42,17 @@ def target_log_probabilities(
     `logits` has shape (m, vocabulary); `rows` (n,) says which of them predicts each target.
     """
     return torch.log_softmax(logits.float(), dim=-1)[rows, targets]
+
+
+def scores_of(
+    logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, top: int
+) -> list[TokenScore]:
+    """The same with the `top` likeliest tokens at each place, likeliest first."""
+    everything = torch.log_softmax(logits.float(), dim=-1)
+    values = everything[rows, targets].tolist()
+    if not top:
+        return [TokenScore(value) for value in values]
+    likeliest = everything.topk(min(top, everything.shape[-1]), dim=-1)
+    tokens, their_values = likeliest.indices.tolist(), likeliest.values.tolist()
+    tops = [tuple(zip(*row, strict=True)) for row in zip(tokens, their_values, strict=True)]
+    return [TokenScore(value, tops[row]) for value, row in zip(values, rows.tolist(), strict=True)]

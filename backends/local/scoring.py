@@ -21,10 +21,10 @@ def score(
     sequences = [_sequence(queries[i].context, queries[i].candidates[label]) for i, label in asked]
     for completed in engine.stream(sequences, batch_tokens):
         results = []
-        for index, log_probabilities in completed:
+        for index, token_scores in completed:
             i, label = asked[index]
             query, of_query = queries[i], scores[i]
-            of_query[label] = _score(log_probabilities)
+            of_query[label] = _score([score.log_probability for score in token_scores])
             if len(of_query) == len(query.candidates):
                 in_order = {label: of_query[label] for label in query.candidates}
                 results.append(ScoringResult(id=query.id, candidates=in_order, method="exact"))

@@ -1,6 +1,11 @@
-"""What every forward pass is asked: sequences of tokens, some of them to be given log-probabilities."""
+"""What forward passes are asked, and what they answer."""
 
 from dataclasses import dataclass
+
+import torch
+
+KeysAndValues = tuple[torch.Tensor | None, torch.Tensor | None]
+"""One layer's in a cache, both (rows, key heads, positions, width); a layer may use another's."""
 
 
 @dataclass(frozen=True)
@@ -13,3 +18,25 @@ class TokenSequence:
 
     tokens: list[int]
     targets: list[int]
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """The natural log-probability of a token given all before it, under the model's own distribution.
+
+    `top` holds the likeliest tokens at its place with theirs, likeliest first.
+    """
+
+    log_probability: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A prompt ready to be continued: the logits of what follows (vocabulary,), and each layer's cache.
+
+    `layers` is None where the model was run without one; otherwise they have one row.
+    """
+
+    logits: torch.Tensor
+    layers: list[KeysAndValues] | None

@@ -18,11 +18,11 @@ def attention_masks(
     distance: NDArray[np.int64],
     like: torch.Tensor,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The masks as transformers' decoders take them ready made: (1, 1, queries, keys), added to scores.
+    """The masks as transformers' decoders take them ready made: (rows, 1, queries, keys), added to scores.
 
-    `visible` and `distance`, both (queries, keys), say which keys a query sees and how many positions
-    they lie apart; `like` gives dtype and device. Decoders whose layers differ take one mask for each
-    kind of layer.
+    `visible` (rows, queries, keys) and `distance`, which broadcasts to it, say which keys a query sees
+    and how many positions they lie apart; `like` gives dtype and device. Decoders whose layers
+    differ take one mask for each kind of layer.
     """
     full = _additive(visible, like)
     window = getattr(config, "sliding_window", None)
@@ -36,7 +36,7 @@ def attention_masks(
 def _additive(visible: NDArray[np.bool_], like: torch.Tensor) -> torch.Tensor:
     hidden = torch.from_numpy(~visible).to(like.device)
     mask = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
-    return mask.masked_fill_(hidden, -torch.inf)[None, None]
+    return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
 
 @contextmanager

@@ -16,18 +16,18 @@ from backends.data import (
     ScoringResult,
     TunedModel,
 )
-from backends.errors import DataError, ModelError, ServiceError
+from backends.errors import ModelError, ServiceError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
 from backends.openai_api.asking import Asker
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation
-from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import AS_OF, price_of
+from backends.openai_api.query_estimates import estimate_queries
 from backends.openai_api.scoring.scoring import Scoring
 from backends.openai_api.settings import OpenAISettings
-from backends.openai_api.tokens import Encode, choose_tokenizer, message_tokens
+from backends.openai_api.tokens import Encode, choose_tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +73,21 @@ class OpenAIBackend(Backend):
             estimate = self._fine_tuning.estimate(work, self._encode)
             self._connection.run(self._check_base_model())
             return estimate
-        return self._estimate_queries(work, model or self.base_model)
+        scoring = self._settings.scoring
+        return estimate_queries(work, model or self.base_model, self._encode, scoring)
 
     @override
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
-        return self._connection.run(self._fine_tuning.fine_tune(job, report))
+        try:
+            return self._connection.run(self._fine_tuning.fine_tune(job, report))
+        except KeyboardInterrupt:
+            if job_id := self._fine_tuning.job_id(job):
+                _log.warning(
+                    "%s goes on at the service; `kaarel-bet jobs cancel %s` would stop it",
+                    job_id,
+                    job_id,
+                )
+            raise
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
@@ -95,33 +105,6 @@ class OpenAIBackend(Backend):
     def _encode(self) -> Encode:
         settings = self._settings
         return choose_tokenizer(self._connection, settings.tokenizer, settings.model)
-
-    def _estimate_queries(self, queries: Sequence[Query], model: str) -> Estimate:
-        input_tokens = output_tokens = 0
-        for query in queries:
-            asked, answered = self._query_tokens(query)
-            input_tokens += asked
-            output_tokens += answered
-        price = price_of(model)
-        usd = None
-        if price is not None:
-            cost = price.of_asking(
-                tuned=is_tuned(model), input_tokens=input_tokens, output_tokens=output_tokens
-            )
-            usd = (cost, cost)
-        return Estimate(tokens=input_tokens + output_tokens, requests=len(queries), usd=usd)
-
-    def _query_tokens(self, query: Query) -> tuple[int, int]:
-        """Tokens sent and tokens answered at the most."""
-        if query.messages is not None:
-            asked = message_tokens(self._encode, query.messages)
-        else:
-            asked = len(self._encode(query.prompt or ""))
-        if isinstance(query, GenerationQuery):
-            return asked, query.n_samples * query.max_tokens
-        assert isinstance(query, ScoringQuery)
-        _check_candidates(query)
-        return asked, max(len(self._encode(text)) for text in query.candidates.values())
 
     async def _check_base_model(self) -> None:
         """That the model is there and stays.
@@ -158,16 +141,3 @@ def _check_shutdown(model: str, shutdown_date: str | None) -> None:
             "by openai.base_url another provider or your own `kaarel-bet serve`"
         )
     _log.warning("%s, and what is fine-tuned from it, is shut down on %s", model, day)
-
-
-def _check_candidates(query: ScoringQuery) -> None:
-    seen: dict[str, str] = {}
-    for label, text in query.candidates.items():
-        if not text:
-            raise DataError(f"query '{query.id}', candidate '{label}': it is empty")
-        if text in seen:
-            raise DataError(
-                f"query '{query.id}': candidates '{seen[text]}' and '{label}' are the same text; their "
-                "scores could not be told apart"
-            )
-        seen[text] = label

@@ -11,7 +11,7 @@ from backends.data import TrainingExample, TunedModel
 from backends.errors import UnsupportedError
 from backends.interface import Estimate, FineTuneJob, Progress
 from backends.openai_api.connection import Connection
-from backends.openai_api.intents import IntentFile
+from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.job_creation import JobCreation
 from backends.openai_api.job_following import Follower
 from backends.openai_api.job_results import model_of, training_curve
@@ -65,13 +65,11 @@ class FineTuning:
     async def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
         """As `Backend.fine_tune`: a job that was created before is taken up."""
         examples = self._checked(job)
-        file = IntentFile(job.output.with_name(f"{job.output.name}.job.json"))
-        intent = file.read(self._connection.address, self._fingerprint(job))
-        if intent.job_id is None:
+        file, intent = self._intent(job)
+        job_id = intent.job_id
+        if job_id is None:
             request = await self._request(job, intent.fingerprint)
             job_id = await JobCreation(self._connection, file, request).job_id(intent)
-        else:
-            job_id = intent.job_id
         follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
         finished = await follower.finished()
         tuned = await self._tuned_model(finished, examples)
@@ -79,6 +77,14 @@ class FineTuning:
         loss = tuned.training_curve[-1].train_loss if tuned.training_curve else None
         report(Progress(total, total, tokens=tuned.trained_tokens, loss=loss))
         return tuned
+
+    def job_id(self, job: FineTuneJob) -> str | None:
+        """The service's name for the job, None while none is known to be created."""
+        return self._intent(job)[1].job_id
+
+    def _intent(self, job: FineTuneJob) -> tuple[IntentFile, Intent]:
+        file = IntentFile(job.output.with_name(f"{job.output.name}.job.json"))
+        return file, file.read(self._connection.address, self._fingerprint(job))
 
     def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
         if job.loss_on != "completion":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from backends.openai_api.models import base_name
 
 AS_OF = "2026-11"
+BATCH_DISCOUNT = 0.5
 _PER = 1_000_000
 
 

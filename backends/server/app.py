@@ -10,7 +10,16 @@ from backends.server.auth import RequireKey
 from backends.server.errors import install_error_handlers
 from backends.server.limits import LimitBody
 from backends.server.observation import Observe
-from backends.server.routes import files, health, jobs, models
+from backends.server.routes import (
+    batches,
+    chat,
+    completions,
+    files,
+    health,
+    jobs,
+    models,
+    tokenization,
+)
 from backends.server.service import Service
 from backends.server.settings import ServerSettings
 from backends.server.training import Train
@@ -32,17 +41,18 @@ def create_app(
     service = Service(settings, local, train=train)
 
     @asynccontextmanager
-    async def running(_app: FastAPI) -> AsyncIterator[None]:
+    async def running(app: FastAPI) -> AsyncIterator[None]:
         service.jobs.start()
+        service.batches.start(app, api_key)
         try:
             yield
         finally:
-            service.close()
+            await service.close()
 
     app = FastAPI(title="kaarel-bet", lifespan=running, docs_url=None, redoc_url=None)
     app.state.service = service
     install_error_handlers(app)
-    for module in (health, files, jobs, models):
+    for module in (health, files, jobs, models, chat, completions, batches, tokenization):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(

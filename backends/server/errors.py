@@ -4,6 +4,7 @@ Source: https://platform.openai.com/docs/guides/error-codes and the `openai` pac
 are chosen by the HTTP status.
 """
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from backends.errors import DataError, DeviceMemoryError, KaarelBetError
+from backends.errors import DataError, DeviceMemoryError, KaarelBetError, ModelError
+
+# Of a problem's place: where in the request it is, and which of several allowed types was tried.
+_IN_BETWEEN = re.compile(r"body|query|path|str|int|float|constrained-.*|function-.*|.*\[.*\].*")
 
 
 class ServiceError(Exception):
@@ -67,6 +71,10 @@ def as_service_error(error: KaarelBetError) -> ServiceError:
     """An error of the backend: what a request asked for, or what the device could not do."""
     if isinstance(error, DeviceMemoryError):
         return ServiceError(503, str(error), kind="server_error", code="out_of_memory")
+    if isinstance(error, ModelError):
+        return ServiceError(404, str(error), param="model", code="model_not_found")
+    if type(error) is KaarelBetError:  # not about what was asked
+        return ServiceError(503, str(error), kind="server_error", code="closing")
     too_long = isinstance(error, DataError) and "longer than the model's context" in str(error)
     return invalid(str(error), code="context_length_exceeded" if too_long else None)
 
@@ -97,7 +105,7 @@ def install_error_handlers(app: FastAPI) -> None:
 def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list of problems
     """The first problem of a failed validation, named by its path in the request."""
     first = problems[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    place = [str(part) for part in first["loc"] if not _IN_BETWEEN.fullmatch(str(part))]
     if first["type"] == "json_invalid":
         return invalid("We could not parse the JSON body of your request.")
     if first["type"] == "extra_forbidden":

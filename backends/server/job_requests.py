@@ -1,29 +1,21 @@
-"""The request that creates a fine-tuning job, with the service's ranges.
-
-Unknown arguments are refused, as the service does, so that none is silently without effect.
-"""
+"""The request that creates a fine-tuning job, with the service's ranges."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from backends.server.metadata import Metadata
+from backends.server.requests import Request
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-class Request(BaseModel):
-    """A body of JSON, of which nothing is coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Hyperparameters(Request):
     """What is asked of the training; "auto" leaves it to the server."""
 
-    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0, le=1000)] = "auto"
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = "auto"
 
 
 class Supervised(Request):

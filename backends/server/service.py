@@ -1,5 +1,7 @@
 """What the routes share, opened with the server and closed with it."""
 
+import importlib.metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -7,6 +9,7 @@ from fastapi import Depends, Request
 
 from backends.local.inference import Inference
 from backends.local.settings import LocalSettings
+from backends.server.batches import Batches
 from backends.server.data_dir import DataDirectory
 from backends.server.files import Files
 from backends.server.jobs import Jobs
@@ -15,11 +18,14 @@ from backends.server.models import Models
 from backends.server.records import Records
 from backends.server.settings import ServerSettings
 from backends.server.store import Store
+from backends.server.token_texts import TokenTexts
 from backends.server.training import Train
 
 
 class Service:
     """A server's parts."""
+
+    fingerprint = f"kaarel-bet-{importlib.metadata.version('kaarel-bet')}"
 
     def __init__(self, settings: ServerSettings, local: LocalSettings, *, train: Train) -> None:
         self.settings = settings
@@ -30,6 +36,13 @@ class Service:
         self.files = Files(self.records, self.data, settings)
         self.models = Models(self.records, self.data, local, settings.organization)
         self.inference = Inference(local, max_adapters=settings.max_adapters)
+        self.batches = Batches(
+            self.records,
+            self.data,
+            self.files,
+            concurrency=settings.batch_concurrency,
+            max_unfinished=settings.max_unfinished_batches,
+        )
         self.jobs = Jobs(
             self.records,
             self.data,
@@ -41,8 +54,14 @@ class Service:
             max_unfinished=settings.max_unfinished_jobs,
         )
 
-    def close(self) -> None:
+    @cached_property
+    def token_texts(self) -> TokenTexts:
+        """What tokens are called."""
+        return TokenTexts(self.inference.tokenizer)
+
+    async def close(self) -> None:
         """Stops all work; what is unfinished is taken up by the next server on this data."""
+        await self.batches.close()
         self.jobs.close()
         self.inference.close()
         self.store.close()

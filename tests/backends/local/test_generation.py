@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backends.data import GenerationQuery
 from backends.errors import DataError
 from backends.local.backend import LocalBackend
+from backends.local.models import locate
 from backends.local.settings import LocalSettings, ScoringSettings
+from tests.models import ARCHITECTURES, EMBEDDED
 
 
 def backend(model: Path, batch_tokens: int = 2048) -> LocalBackend:
@@ -92,3 +94,23 @@ def test_the_estimate_counts_what_is_generated(tiny_model: Path) -> None:
 
 def test_an_empty_prompt_is_the_beginning_of_text(tiny_model: Path) -> None:
     assert answers(tiny_model, [greedy("", "a")])["a"].texts[0]
+
+
+@pytest.mark.parametrize("model", [*ARCHITECTURES, EMBEDDED])
+def test_greedy_text_is_that_of_transformers_own_generate(
+    tiny_models: dict[str, Path], model: str
+) -> None:
+    location = tiny_models[model] if model in tiny_models else Path(locate(model))
+    queries = [
+        greedy("One two", "a", 12),
+        greedy("A rather longer beginning, longer than the window of attention", "b", 12),
+        greedy("The capital of France is", "c", 12),
+    ]
+    ours = answers(location, queries)
+    tokenizer = AutoTokenizer.from_pretrained(location)
+    theirs = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
+    for query in queries:
+        tokens = tokenizer(query.prompt, return_tensors="pt")
+        output = theirs.generate(**tokens, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        new = output[0, tokens["input_ids"].shape[1] :]
+        assert ours[query.id].texts == (tokenizer.decode(new, skip_special_tokens=True),)

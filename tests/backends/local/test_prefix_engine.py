@@ -109,7 +109,8 @@ def assert_streams(
 ) -> None:
     found = [item for batch in engine.stream(sequences, batch_tokens) for item in batch]
     assert sorted(index for index, _ in found) == list(range(len(sequences)))
-    for index, values in found:
+    for index, scores in found:
+        values = [score.log_probability for score in scores]
         torch.testing.assert_close(torch.tensor(values), expected[index], rtol=1e-5, atol=1e-5)
 
 

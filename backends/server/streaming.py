@@ -1,0 +1,42 @@
+"""Server-sent events, as the SDK reads them."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from backends.errors import KaarelBetError
+from backends.server.errors import ServiceError, as_service_error
+from backends.server.generation import while_connected
+from backends.server.lists import wire
+
+
+async def streamed(request: Request, chunks: AsyncIterator[BaseModel]) -> StreamingResponse:
+    """An answer of one event a chunk, then `[DONE]`.
+
+    What goes wrong before the first chunk is raised, and answered as any request's error; what goes wrong
+    later is the last event.
+    """
+    first = await while_connected(request, anext(chunks))
+    return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
+
+
+async def _events(first: BaseModel, rest: AsyncIterator[BaseModel]) -> AsyncIterator[str]:
+    async with aclosing(rest):  # pyright: ignore[reportArgumentType] - always a generator
+        try:
+            yield _event(wire(first))
+            async for chunk in rest:
+                yield _event(wire(chunk))
+        except KaarelBetError as error:
+            yield _event(as_service_error(error).body)
+        except ServiceError as error:
+            yield _event(error.body)
+        else:
+            yield "data: [DONE]\n\n"
+
+
+def _event(data: object) -> str:
+    return f"data: {json.dumps(data)}\n\n"

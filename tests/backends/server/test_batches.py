@@ -1,0 +1,162 @@
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+from openai.types import Batch
+
+from tests.server import RunningServer, StartServer, until
+
+CHAT = "/v1/chat/completions"
+
+
+def line(custom_id: str, url: str = CHAT, **body: Any) -> dict[str, Any]:  # noqa: ANN401
+    chat = {
+        "model": "llama",
+        "messages": [{"role": "user", "content": f"Say {custom_id}"}],
+        "max_tokens": 2,
+        "temperature": 0,
+    }
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": chat | body}
+
+
+def start(server: RunningServer, lines: list[dict[str, Any]], endpoint: str = CHAT) -> Batch:
+    client = server.client()
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    file = client.files.create(file=("batch.jsonl", content), purpose="batch")
+    return client.batches.create(
+        input_file_id=file.id,
+        endpoint=endpoint,  # pyright: ignore[reportArgumentType]
+        completion_window="24h",
+        metadata={"of": "a test"},
+    )
+
+
+def finished(server: RunningServer, batch: Batch) -> Batch:
+    retrieve = server.client().batches.retrieve
+    over = ("completed", "failed", "expired", "cancelled")
+    until(lambda: retrieve(batch.id).status in over)
+    return retrieve(batch.id)
+
+
+def content(server: RunningServer, file_id: str | None) -> list[dict[str, Any]]:
+    assert file_id is not None
+    text = server.client().files.content(file_id).text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_answers_are_those_of_single_requests_and_mistakes_stand_apart(
+    server: RunningServer,
+) -> None:
+    lines = [line("a"), line("bad", temperature=9), line("b"), line("lost", model="gpt-9")]
+    batch = finished(server, start(server, lines))
+    assert batch.status == "completed"
+    assert batch.metadata == {"of": "a test"}
+    assert batch.request_counts is not None
+    counts = batch.request_counts
+    assert (counts.completed, counts.failed, counts.total) == (2, 2, 4)
+    answers = content(server, batch.output_file_id)
+    assert [answer["custom_id"] for answer in answers] == ["a", "b"]
+    for answer in answers:
+        alone = server.client().chat.completions.create(**line(answer["custom_id"])["body"])
+        body = answer["response"]["body"]
+        assert body["choices"][0]["message"]["content"] == alone.choices[0].message.content
+    failed = content(server, batch.error_file_id)
+    assert [answer["custom_id"] for answer in failed] == ["bad", "lost"]
+    assert [answer["response"]["status_code"] for answer in failed] == [400, 404]
+    assert batch.usage is not None
+    assert batch.usage.output_tokens == sum(
+        a["response"]["body"]["usage"]["completion_tokens"] for a in answers
+    )
+    assert [b.id for b in server.client().batches.list()] == [batch.id]
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "number"),
+    [
+        ([line("a"), line("a")], "duplicate_custom_id", 2),
+        ([line("a", url="/v1/completions")], "mismatched_url", 1),
+        ([line("a"), {"custom_id": "b"}], "invalid_json_line", 2),
+    ],
+)
+def test_a_file_that_is_no_batch_fails_and_says_where(
+    server: RunningServer, lines: list[dict[str, Any]], code: str, number: int
+) -> None:
+    batch = finished(server, start(server, lines))
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert (batch.errors.data[0].code, batch.errors.data[0].line) == (code, number)
+
+
+def slow(server: RunningServer, monkeypatch: pytest.MonkeyPatch, waits_on: str) -> None:
+    """Makes one request of a batch take for ever."""
+    answer = server.parts.batches._answer
+
+    async def answered(request: Any) -> Any:  # noqa: ANN401
+        if request.custom_id == waits_on:
+            await asyncio.sleep(3600)
+        return await answer(request)
+
+    monkeypatch.setattr(server.parts.batches, "_answer", answered)
+
+
+def one_answered(server: RunningServer, batch: Batch) -> bool:
+    counts = server.client().batches.retrieve(batch.id).request_counts
+    return counts is not None and counts.completed == 1
+
+
+def test_a_cancelled_batch_keeps_the_answers_it_has(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(server, monkeypatch, "b")
+    batch = start(server, [line("a"), line("b")])
+    until(lambda: one_answered(server, batch))
+    assert server.client().batches.cancel(batch.id).status == "cancelling"
+    batch = finished(server, batch)
+    assert batch.status == "cancelled"
+    assert [a["custom_id"] for a in content(server, batch.output_file_id)] == ["a"]
+    (unanswered,) = content(server, batch.error_file_id)
+    assert unanswered["error"]["code"] == "batch_cancelled"
+    with pytest.raises(openai.BadRequestError):
+        server.client().batches.cancel(batch.id)
+
+
+def test_a_batch_whose_time_is_over_expires(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(server, monkeypatch, "b")
+    monkeypatch.setattr("backends.server.routes.batches._WINDOW", 3)
+    batch = finished(server, start(server, [line("a"), line("b")]))
+    assert batch.status == "expired"
+    assert [a["custom_id"] for a in content(server, batch.output_file_id)] == ["a"]
+    (unanswered,) = content(server, batch.error_file_id)
+    assert unanswered["error"]["code"] == "batch_expired"
+
+
+def test_a_restarted_server_answers_only_what_is_missing(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    with monkeypatch.context() as patch:
+        slow(server, patch, "b")
+        batch = start(server, [line("a"), line("b")])
+        until(lambda: one_answered(server, batch))
+        (first,) = server.parts.data.batch(batch.id).glob("answers.jsonl")
+        before = first.read_bytes()
+        server.stop()
+    server = start_server()
+    batch = finished(server, batch)
+    assert batch.status == "completed"
+    assert first.read_bytes().startswith(before)
+    assert [a["custom_id"] for a in content(server, batch.output_file_id)] == ["a", "b"]
+
+
+def test_only_files_for_batches_are_taken(server: RunningServer) -> None:
+    for file_id in (server.upload().id, "file-none"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            server.client().batches.create(
+                input_file_id=file_id, endpoint=CHAT, completion_window="24h"
+            )
+        assert caught.value.param == "input_file_id"
