@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Inference:
 
     async def generate(
         self, adapter: Path | None, prompt: Sequence[int], sampling: Sampling
-    ) -> AsyncIterator[GeneratedToken]:
+    ) -> AsyncGenerator[GeneratedToken, None]:
         """Answers to a prompt, token by token; those of several samples come interleaved.
 
         `adapter` is a PEFT directory, None the base model. Closing the iterator, or cancelling who

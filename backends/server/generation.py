@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,7 @@ def check_tokens(tokens: Sequence[int], vocabulary: int, param: str) -> None:
         raise invalid(f"Token ids must be from 0 to {vocabulary - 1}.", param)
 
 
-async def generate(parts: Service, asked: Asked) -> AsyncIterator[GeneratedToken]:
+async def generate(parts: Service, asked: Asked) -> AsyncGenerator[GeneratedToken, None]:
     """The tokens of all samples as they come; closing it frees what they take."""
     parts.metrics.prompted.inc(len(asked.prompt))
     tokens = parts.inference.generate(asked.adapter, asked.prompt, asked.sampling)

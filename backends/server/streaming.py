@@ -1,7 +1,7 @@
 """Server-sent events, as the SDK reads them."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import Request
@@ -14,7 +14,7 @@ from backends.server.generation import while_connected
 from backends.server.lists import wire
 
 
-async def streamed(request: Request, chunks: AsyncIterator[BaseModel]) -> StreamingResponse:
+async def streamed(request: Request, chunks: AsyncGenerator[BaseModel, None]) -> StreamingResponse:
     """An answer of one event a chunk, then `[DONE]`.
 
     What goes wrong before the first chunk is raised, and answered as any request's error; what goes wrong
@@ -24,8 +24,10 @@ async def streamed(request: Request, chunks: AsyncIterator[BaseModel]) -> Stream
     return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
 
 
-async def _events(first: BaseModel, rest: AsyncIterator[BaseModel]) -> AsyncIterator[str]:
-    async with aclosing(rest):  # pyright: ignore[reportArgumentType] - always a generator
+async def _events(
+    first: BaseModel, rest: AsyncGenerator[BaseModel, None]
+) -> AsyncGenerator[str, None]:
+    async with aclosing(rest):
         try:
             yield _event(wire(first))
             async for chunk in rest:

@@ -3,9 +3,9 @@
 import codecs
 from collections.abc import Iterable
 
-from openai.types.completion_choice import Logprobs
 from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
+from openai.types.completion_choice import Logprobs
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.local.detokenising import TokenBytes

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_ROUNDS = 3
+_LONGEST_WAIT_SECONDS = 30.0
 
 
 Asked = dict[str, list[tuple[ScoringQuery, ScoringRequest]]]
@@ -54,7 +55,11 @@ class _Submitted:
 
 
 class BatchScoring:
-    """Scores by batches. `directory` keeps the record of what was submitted."""
+    """Scores by batches.
+
+    `directory` keeps the record of what was submitted (default: in the user's state directory);
+    `poll_seconds` is the first wait between looks at a batch, which grow.
+    """
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class BatchScoring:
         concurrency: int,
         *,
         directory: Path | None = None,
-        poll_seconds: float = 30.0,
+        poll_seconds: float = 1.0,
         waits: Waits | None = None,
     ) -> None:
         self._connection = asker.connection
@@ -194,6 +199,7 @@ class BatchScoring:
     async def _finished(self, batch_id: str) -> Batch:
         """The batch once it is over, through hours of failures if need be."""
         status = None
+        wait = self._poll_seconds
         while True:
             batch = await self._connection.tried(
                 f"ask for {batch_id}",
@@ -205,7 +211,8 @@ class BatchScoring:
             if batch.status != status:
                 status = batch.status
                 _log.warning("%s: %s", batch_id, status)
-            await asyncio.sleep(self._poll_seconds * random.uniform(0.8, 1.2))
+            await asyncio.sleep(wait * random.uniform(0.8, 1.2))
+            wait = min(1.3 * wait, _LONGEST_WAIT_SECONDS)
 
     async def _read(self, file_id: str) -> list[Outcome]:
         answer = await self._connection.tried(

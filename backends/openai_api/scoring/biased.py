@@ -15,6 +15,7 @@ On several models `logit_bias` has no effect or not that one, so a canary is ask
 
 import asyncio
 import math
+import zlib
 from dataclasses import dataclass
 
 from backends.data import CandidateScore, LogProbability, Message, ScoringQuery, ScoringResult
@@ -135,7 +136,8 @@ class Biased:
         hits = 0
         for start in range(0, n, _MOST_SAMPLES):
             size = min(_MOST_SAMPLES, n - start)
-            request = self._request(messages, _bias(target, bias), size)
+            seed = zlib.crc32(f"{messages} {target.id} {bias} {n} {start}".encode())
+            request = self._request(messages, _bias(target, bias), size, seed=seed)
             answer = await self._asker.ask("sample with a bias", request)
             if len(answer.choices) != size:
                 raise ServiceError(

@@ -6,6 +6,7 @@ models that did so are retired, and llama.cpp's server refuses `echo`.
 """
 
 import math
+import re
 
 from backends.data import CandidateScore, LogProbability, ScoringQuery, ScoringResult
 from backends.errors import DataError, ServiceError
@@ -19,6 +20,8 @@ from backends.openai_api.scoring.strategy import (
 from backends.openai_api.tokens import can_tokenize, tokenize_at
 
 METHOD = "echo"
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+"""How SentencePiece names a token that is a single byte."""
 
 
 class Echo:
@@ -70,7 +73,7 @@ class Echo:
                 "prompt": prompts,
                 "echo": True,
                 "logprobs": 1,
-                "max_tokens": 1,  # vLLM refuses 0
+                "max_tokens": 0,
                 "temperature": 0,
             }
         )
@@ -153,4 +156,5 @@ def _check_text(tokens: list[str], text: str, where: str) -> None:
 
 
 def _plain(text: str) -> str:
+    text = _BYTE_TOKEN.sub("", text)
     return "".join(character for character in text if character.isascii() and character.isalnum())

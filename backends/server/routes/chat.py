@@ -1,6 +1,6 @@
 """/v1/chat/completions"""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ from backends.server.generation import (
     Asked,
     Sample,
     generate,
-    sampling_of,
     samples,
+    sampling_of,
     usage,
     while_connected,
 )
@@ -92,7 +92,7 @@ def _logprobs(chat: _Chat, sample: Sample, parts: Service) -> whole.ChoiceLogpro
     return whole.ChoiceLogprobs(content=[texts.chat(t.token, t.score) for t in sample.shown])
 
 
-async def _chunks(chat: _Chat, parts: Service) -> AsyncIterator[ChatCompletionChunk]:
+async def _chunks(chat: _Chat, parts: Service) -> AsyncGenerator[ChatCompletionChunk, None]:
     count = 0
     async with aclosing(generate(parts, chat.asked)) as tokens:
         async for token in tokens:

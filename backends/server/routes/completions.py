@@ -1,6 +1,6 @@
 """/v1/completions"""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from backends.server.generation import (
     check_length,
     check_tokens,
     generate,
-    sampling_of,
     samples,
+    sampling_of,
     together,
     usage,
     while_connected,
@@ -163,7 +163,7 @@ def _choice(
     )
 
 
-async def _chunks(work: _Work, parts: Service) -> AsyncIterator[Completion]:
+async def _chunks(work: _Work, parts: Service) -> AsyncGenerator[Completion, None]:
     """Prompt after prompt."""
     generated = 0
     for prompt in work.prompts:
@@ -177,7 +177,7 @@ async def _chunks(work: _Work, parts: Service) -> AsyncIterator[Completion]:
 
 async def _choices_of_chunks(
     work: _Work, prompt: _Prompt, parts: Service
-) -> AsyncIterator[tuple[CompletionChoice, int]]:
+) -> AsyncGenerator[tuple[CompletionChoice, int], None]:
     """Pieces of a prompt's choices, and how many tokens were generated for each."""
     every = range(work.request.n or 1)
     logprobs = [CompletionLogprobs(parts.token_texts) for _ in every]

@@ -101,12 +101,13 @@ def test_intervals_by_the_likeliest_tokens_hold_the_local_backends_scores(
 def test_biased_sampling_holds_the_local_backends_scores(
     server: RunningServer, local: LocalBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
+    queries = [chat("q0", "Whose is it?", a="Peru", b="Côte d'Ivoire")]
     with caplog.at_level(logging.WARNING):
-        backend = hosted(server, method="top", tail={"sample": True, "n_samples": 64})
-        results = scored(backend, CHATS[:1])
+        backend = hosted(server, method="top", tail={"sample": True, "n_samples": 32})
+        results = scored(backend, queries)
     assert "no biased sampling" not in caplog.text
-    assert {r.method for r in results.values()} == {"top-20+biased-64"}
-    assert_inside(results, scored(local, CHATS[:1]), tolerance=1e-3)
+    assert {r.method for r in results.values()} == {"top-20+biased-32"}
+    assert_inside(results, scored(local, queries), tolerance=1e-3)
     firsts = [s.first_token for s in results["q0"].candidates.values()]
     assert all(first.low > -math.inf for first in firsts)
 

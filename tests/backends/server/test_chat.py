@@ -221,7 +221,11 @@ def test_a_client_that_leaves_frees_its_place(
     monkeypatch.setattr(server.parts.inference, "generate", endless)
     client = server.client().with_options(timeout=1)
     with pytest.raises(openai.APITimeoutError):
-        client.chat.completions.create(model="llama", messages=SAY, stream=stream)  # pyright: ignore[reportArgumentType]
+        client.chat.completions.create(
+            model="llama",
+            messages=[{"role": "user", "content": "Go on."}],
+            stream=stream,
+        )
     until(endless.started.is_set)
     until(endless.ended.is_set)
 

@@ -60,7 +60,9 @@ def test_an_echo_scores_every_token_of_the_prompt(
     assert "".join(shown.tokens) == choice.text
     assert shown.token_logprobs[0] is None
     assert shown.top_logprobs[0] is None
-    for token, value, top in zip(shown.tokens, shown.token_logprobs, shown.top_logprobs):
+    for token, value, top in zip(
+        shown.tokens, shown.token_logprobs, shown.top_logprobs, strict=True
+    ):
         if value is not None:
             assert top[token] == value <= max(top.values())
             assert 2 <= len(top) <= 3
