@@ -7,6 +7,7 @@ from typing import Any, cast
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
 from transformers import PreTrainedModel
 
 from backends.errors import ModelError
@@ -84,9 +85,9 @@ class AdapterCache:
         for name, module in list(model.named_modules()):
             own = None
             if isinstance(module, BaseTunerLayer):
-                own = module.get_base_layer()
+                own = cast("Any", module).get_base_layer()
             elif isinstance(module, AuxiliaryTrainingWrapper):
-                own = module.original_module
+                own = cast("Any", module).original_module
             if own is not None:
                 model.set_submodule(name, own)
         if hasattr(self.model, "peft_config"):
