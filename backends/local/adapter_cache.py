@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -79,12 +79,17 @@ class AdapterCache:
 
     def _unwrap(self) -> None:
         """The base model as it was before the first adapter."""
-        model = cast("nn.Module", self.model)
+        model = cast(
+            "Any", self.model
+        )  # PEFT mixes its layers into modules that type checkers misread
         for name, module in list(model.named_modules()):
+            own = None
             if isinstance(module, BaseTunerLayer):
-                model.set_submodule(name, module.get_base_layer())
+                own = cast("Any", module).get_base_layer()
             elif isinstance(module, AuxiliaryTrainingWrapper):
-                model.set_submodule(name, module.original_module)
+                own = cast("Any", module).original_module
+            if own is not None:
+                model.set_submodule(name, own)
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         self._wrapped, self._active = None, None

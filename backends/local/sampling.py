@@ -53,7 +53,8 @@ class Draws:
     """
 
     def __init__(self, seed: int, sample: int) -> None:
-        self._numbers = np.random.Generator(np.random.Philox(key=[seed % 2**64, sample]))
+        key = np.array([seed % 2**64, sample], np.uint64)
+        self._numbers = np.random.Generator(np.random.Philox(key=key))
 
     def next(self) -> float:
         """The next one."""

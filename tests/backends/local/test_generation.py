@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_greedy_text_is_that_of_transformers_own_generate(
     ]
     ours = answers(location, queries)
     tokenizer = AutoTokenizer.from_pretrained(location)
-    theirs = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
+    theirs: Any = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32)
     for query in queries:
         tokens = tokenizer(query.prompt, return_tensors="pt")
         output = theirs.generate(**tokens, max_new_tokens=12, do_sample=False, pad_token_id=0)
