@@ -4,6 +4,7 @@ uv run kaarel-bet serve [--host H] [--port P] [--data-dir D] [--model M] [--set 
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -85,11 +86,14 @@ def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None)
     from backends.server.app import create_app
 
     app = create_app(settings, local, api_key=key)
+    app.state.service.inference.load()
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.models.base} at http://{shown}:{port}/v1", file=sys.stderr)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
-    uvicorn.Server(config).run(sockets=[listening])
+    # uvicorn hands the signal that ended it on, once all is closed.
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -7,6 +7,7 @@ the requests that have no answer.
 import asyncio
 import io
 import logging
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +134,7 @@ class Batches:
         except InvalidBatch as problem:
             errors = Errors(data=problem.errors, object="list")
             self._change(identifier, status="failed", failed_at=now(), errors=errors)
+            shutil.rmtree(directory, ignore_errors=True)
             return
         try:
             if batch.status != "cancelling":
@@ -216,6 +218,7 @@ class Batches:
             ),
             usage=_usage(succeeded),
         )
+        shutil.rmtree(path.parent, ignore_errors=True)
 
     def _keep(self, name: str, lines: list[BatchAnswer]) -> str | None:
         if not lines:

@@ -8,6 +8,7 @@ batches/<batch-id>/       the answers so far
 server.lock training.lock
 """
 
+import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -63,6 +64,12 @@ class DataDirectory:
     def adapter(self, name: str) -> Path:
         """An adapter's directory, by the id of the job that made it."""
         return self.path / "models" / name
+
+    def remove_work(self, job_id: str) -> None:
+        """Deletes a finished job's working directory and the checkpoint of its training."""
+        shutil.rmtree(self.job(job_id), ignore_errors=True)
+        for leftover in (self.path / "models").glob(f".{job_id}.*"):
+            leftover.unlink(missing_ok=True)
 
     def batch(self, identifier: str) -> Path:
         """A batch's working directory."""

@@ -123,6 +123,7 @@ class Jobs:
             self._event(identifier, "Fine-tuning job cancelled", level="warn")
         if stop := self._stops.get(identifier):
             stop.set()
+        self._tidy(identifier)
         return record.job
 
     def _check_purpose(self, file_id: str, param: str) -> None:
@@ -133,7 +134,19 @@ class Jobs:
             message = f"The file's purpose is '{file.purpose}', and must be 'fine-tune'."
             raise invalid(message, param, f"invalid_{param}")
 
+    def _tidy(self, identifier: str) -> None:
+        """Deletes what a finished job needs no more, its copy of the data above all."""
+        record = self._records.jobs.get(identifier)
+        if record is not None and record.finished and identifier not in self._stops:
+            self._data.remove_work(identifier)
+
     def _check(self, identifier: str) -> None:
+        try:
+            self._checked(identifier)
+        finally:
+            self._tidy(identifier)
+
+    def _checked(self, identifier: str) -> None:
         """Looks at the data of a job; then it is queued or has failed."""
         try:
             n_examples = self._n_examples(identifier)
@@ -144,6 +157,8 @@ class Jobs:
             self._fail(identifier, "server_error", str(error))
             return
         except Exception:
+            if self.get(identifier).status == "cancelled":  # and its data deleted
+                return
             _log.exception("checking the data of %s", identifier)
             self._fail(identifier, "server_error", "The server could not check the data.")
             return
@@ -192,18 +207,21 @@ class Jobs:
             self._fail(identifier, "server_error", "The server failed while training.")
         finally:
             del self._stops[identifier]
+            self._tidy(identifier)
 
     def _order(self, record: JobRecord) -> TrainingOrder:
         job = record.job
         validation = self._data.validation_file(job.id)
-        starts_from = record.starts_from
+        starts_from = None if record.starts_from is None else self._data.adapter(record.starts_from)
+        if starts_from is not None and not starts_from.exists():
+            raise TrainingFailed("The model that the job starts from was deleted.")
         return TrainingOrder(
             job_id=job.id,
             settings=local_settings(job, self._local),
             training_file=self._data.training_file(job.id),
             validation_file=validation if validation.exists() else None,
             seed=job.seed,
-            starts_from=None if starts_from is None else self._data.adapter(starts_from),
+            starts_from=starts_from,
             output=self._data.adapter(job.id),
             lock=self._data.training_lock,
         )

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Literal
 
@@ -39,7 +38,6 @@ class ProgressMessage(Strict):
     total: int
     tokens: int
     loss: Number | None
-    note: str | None
 
 
 class DoneMessage(Strict):
@@ -108,7 +106,7 @@ def _last_message(lines: IO[bytes], report: Report) -> DoneMessage | FailedMessa
         except ValidationError:
             continue  # cut short by the process's death
         if isinstance(message, ProgressMessage):
-            report(Progress(**message.model_dump(exclude={"kind"})))
+            report(Progress(message.done, message.total, message.tokens, message.loss))
         else:
             last = message
     return last
@@ -130,17 +128,16 @@ def main(order_file: Path) -> int:
     threading.Thread(target=_die_with_the_server, daemon=True).start()
     order = TrainingOrder.model_validate_json(order_file.read_text())
     try:
-        tuned = train_here(
-            order, lambda now: tell(ProgressMessage(**asdict(now))), threading.Event()
-        )
+        tuned = train_here(order, lambda now: tell(_message(now)), threading.Event())
     except KaarelBetError as error:
         tell(FailedMessage(reason=str(error)))
         return 1
-    except Exception as error:
-        tell(FailedMessage(reason=f"{type(error).__name__}: {error}"))
-        raise  # the log keeps the traceback
     tell(DoneMessage(tuned_model=tuned))
     return 0
+
+
+def _message(now: Progress) -> ProgressMessage:
+    return ProgressMessage(done=now.done, total=now.total, tokens=now.tokens, loss=now.loss)
 
 
 def _teller() -> Callable[[Message], None]:
@@ -156,7 +153,7 @@ def _teller() -> Callable[[Message], None]:
 
 
 def _die_with_the_server() -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock a thread must not hold when Python ends
+    os.read(0, 1)  # unbuffered: a buffer's lock, held while waiting, would abort an ordinary exit
     os._exit(1)
 
 

@@ -143,14 +143,16 @@ def test_a_restarted_server_answers_only_what_is_missing(
         slow(server, patch, "b")
         batch = start(server, [line("a"), line("b")])
         until(lambda: one_answered(server, batch))
-        (first,) = server.parts.data.batch(batch.id).glob("answers.jsonl")
-        before = first.read_bytes()
+        path = server.parts.data.batch(batch.id) / "answers.jsonl"
+        first = json.loads(path.read_text())
         server.stop()
     server = start_server()
     batch = finished(server, batch)
     assert batch.status == "completed"
-    assert first.read_bytes().startswith(before)
-    assert [a["custom_id"] for a in content(server, batch.output_file_id)] == ["a", "b"]
+    answers = content(server, batch.output_file_id)
+    assert answers[0]["id"] == first["id"]
+    assert [answer["custom_id"] for answer in answers] == ["a", "b"]
+    assert not path.exists()
 
 
 def test_only_files_for_batches_are_taken(server: RunningServer) -> None:

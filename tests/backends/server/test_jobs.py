@@ -260,6 +260,27 @@ def test_a_deleted_file_is_still_trained_on(start_server: StartServer) -> None:
     server.client().files.delete(file)
     held.go.set()
     assert server.finished(job.id).status == "succeeded"
+    # And then nothing is left of it.
+    until(lambda: not list(server.parts.data.path.rglob("*.jsonl")))
+
+
+def test_a_job_whose_model_is_deleted_before_it_starts_fails(start_server: StartServer) -> None:
+    held = Held()
+    server = start_server(train=held)
+    held.go.set()
+    first = server.fine_tune()
+    held.go.clear()
+    jobs = server.client().fine_tuning.jobs
+    file = server.upload().id
+    blocking = jobs.create(model="llama", training_file=file)
+    waiting = jobs.create(model=str(first.fine_tuned_model), training_file=file)
+    until(lambda: len(held.started) == 2)
+    server.client().models.delete(str(first.fine_tuned_model))
+    held.go.set()
+    server.finished(blocking.id)
+    failed = server.finished(waiting.id)
+    assert failed.error is not None
+    assert "starts from was deleted" in failed.error.message
 
 
 def test_a_stopped_server_takes_its_jobs_up_again(start_server: StartServer) -> None:
