@@ -10,21 +10,35 @@ import backends
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import DataError
 from backends.interface import Backend, FineTuneJob, Progress
+from tests.server import RunningServer
 
 Open = Callable[[], Backend]
 
 
 @pytest.fixture(params=sorted(backends.SETTINGS))
-def open_backend(request: pytest.FixtureRequest, tiny_model: Path) -> Open:
-    settings = {
-        "local": {
-            "model": str(tiny_model),
-            "device": "cpu",
-            "training": {"epochs": 2, "dtype": "float32"},
-        }
-    }[request.param]
+def open_backend(request: pytest.FixtureRequest) -> Open:
+    settings = request.getfixturevalue(f"{request.param}_settings")
     kind = backends.SETTINGS[request.param]
     return lambda: backends.open_backend(request.param, kind.model_validate(settings))
+
+
+@pytest.fixture
+def local_settings(tiny_model: Path) -> dict[str, object]:
+    return {
+        "model": str(tiny_model),
+        "device": "cpu",
+        "training": {"epochs": 2, "dtype": "float32"},
+    }
+
+
+@pytest.fixture
+def openai_settings(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    return {
+        "model": server.parts.models.base,
+        "base_url": server.url,
+        "job": {"n_epochs": 2, "poll_seconds": 0.02},
+    }
 
 
 def ask(text: str) -> tuple[Message, ...]:

@@ -4,7 +4,10 @@ import time
 import pytest
 
 from backends.openai_api import pace as pacing
+from backends.openai_api.asking import Asker, Request
 from backends.openai_api.pace import Pace, seconds
+from tests.backends.openai_api.conftest import Connect
+from tests.backends.openai_api.toy_service import ToyService
 
 
 def headers(of: str, limit: int, remaining: int, reset: str) -> dict[str, str]:
@@ -63,6 +66,25 @@ def test_tokens_are_limited_by_what_requests_were_counted_as(clock: Clock) -> No
     # 60,000 a minute: 1,000 a second; a request takes 200.
     pace.learn(plenty | headers("tokens", 60_000, 1_500, "58.5s"), tokens=200)
     assert clock.turns(pace, 11) == pytest.approx(10 * 0.2)
+
+
+def test_requests_keep_the_pace_that_their_answers_tell(connect: Connect) -> None:
+    service = ToyService(echo=False)
+    service.headers = headers("requests", 600, 0, "60s")
+    asker = Asker(connect(service), concurrency=1)
+    body = {"model": "toy", "messages": [], "max_tokens": 1, "temperature": 0}
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacing.asyncio, "sleep", note)
+        for _ in range(3):
+            asker.connection.run(asker.ask("x", Request.chat(body)))
+    # The first answer brought the news: the second request takes the next turn, the third the one after.
+    assert len(waits) == 2
+    assert 0 < max(waits) <= 0.1
 
 
 def test_headers_that_can_not_be_read_slow_nothing_down(clock: Clock) -> None:

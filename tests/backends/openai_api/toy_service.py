@@ -71,10 +71,9 @@ def truth(query: ScoringQuery, text: str) -> list[float]:
 class ToyService:
     """`transport()` answers as the service; switches take away what other services lack."""
 
-    def __init__(
-        self, *, echo: bool = True, strips: bool = False, bias: str = "works", limits: bool = False
-    ) -> None:
+    def __init__(self, *, echo: bool = True, strips: bool = False, bias: str = "works") -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.headers: dict[str, str] = {}
         self._echo = echo
         self._strips = strips
         self._bias = bias
@@ -100,7 +99,8 @@ class ToyService:
         body = json.loads(request.content)
         self.requests.append((request.url.path, body))
         answer = self.answer(request.url.path, body)
-        return httpx2.Response(404 if "error" in answer else 200, json=answer)
+        status = 404 if "error" in answer else 200
+        return httpx2.Response(status, json=answer, headers=self.headers)
 
     def _tokenize(self, body: dict[str, Any]) -> tuple[int, ...]:
         if "prompt" in body:
