@@ -2,9 +2,9 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from peft import PeftModel
+from peft import LoraModel, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
@@ -69,27 +69,23 @@ class AdapterCache:
 
     def _switch(self, adapter: Path | None) -> None:
         assert self._wrapped is not None
+        layers = cast("LoraModel", self._wrapped.base_model)
         if adapter is None:
-            self._wrapped.base_model.disable_adapter_layers()
+            layers.disable_adapter_layers()
         else:
-            self._wrapped.base_model.enable_adapter_layers()
+            layers.enable_adapter_layers()
             self._wrapped.set_adapter(self._loaded[adapter], inference_mode=True)
             fuse_lora(self._wrapped)
         self._active = adapter
 
     def _unwrap(self) -> None:
         """The base model as it was before the first adapter."""
-        model = cast(
-            "Any", self.model
-        )  # PEFT mixes its layers into modules that type checkers misread
+        model = cast("nn.Module", self.model)
         for name, module in list(model.named_modules()):
-            own = None
             if isinstance(module, BaseTunerLayer):
-                own = cast("Any", module).get_base_layer()
+                model.set_submodule(name, module.get_base_layer())
             elif isinstance(module, AuxiliaryTrainingWrapper):
-                own = cast("Any", module).original_module
-            if own is not None:
-                model.set_submodule(name, own)
+                model.set_submodule(name, module.original_module)
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         self._wrapped, self._active = None, None
