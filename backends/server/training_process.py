@@ -132,6 +132,9 @@ def main(order_file: Path) -> int:
     except KaarelBetError as error:
         tell(FailedMessage(reason=str(error)))
         return 1
+    except Exception as error:
+        tell(FailedMessage(reason=f"{type(error).__name__}: {error}"))
+        raise  # the log keeps the traceback
     tell(DoneMessage(tuned_model=tuned))
     return 0
 
