@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us; libraries keep quiet
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     session: Session | None = None
     # A polite kill ends like Ctrl-C: what is done stays, and how to go on is said.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

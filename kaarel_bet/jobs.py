@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     from backends.openai_api.jobs import Jobs  # takes a second to import
 
     service = Jobs(settings)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if options.action == "list":
         _list(service, console)
     elif options.action == "follow":

@@ -38,7 +38,7 @@ def report(session: Session) -> None:
         with run.writing():
             run.write_report(Verdicts(verdicts=tuple(findings.verdicts)), figures, markdown, html)
         session.say(f"report: {run.path / 'report.html'}")
-    print_findings(findings, Console())
+    print_findings(findings, Console(emoji=False))
 
 
 if __name__ == "__main__":

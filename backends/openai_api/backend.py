@@ -91,8 +91,7 @@ class OpenAIBackend(Backend):
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        scoring = Scoring(self._asker, self._settings.scoring, self._encode)
-        return self._connection.iterate(scoring.score(model, queries))
+        return self._connection.iterate(self._scoring.score(model, queries))
 
     @override
     def generate(
@@ -100,6 +99,10 @@ class OpenAIBackend(Backend):
     ) -> Iterator[GenerationResult]:
         generation = Generation(self._asker, self._settings.scoring.concurrency)
         return self._connection.iterate(generation.generate(model, queries))
+
+    @cached_property
+    def _scoring(self) -> Scoring:
+        return Scoring(self._asker, self._settings.scoring, self._encode)
 
     @cached_property
     def _encode(self) -> Encode:

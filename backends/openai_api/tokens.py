@@ -33,27 +33,27 @@ async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]
     Raises:
         ServiceError: the server refuses, or has no such endpoint.
     """
-    # It stands beside /v1, not under it.
-    url = f"{connection.address.removesuffix('/v1')}/tokenize"
-    answer = await connection.call(
-        "tokenize", lambda: connection.client.post(url, cast_to=_Tokens, body=body)
-    )
+    answer = await connection.call("tokenize", lambda: _post(connection, body))
     return answer.tokens
 
 
 async def can_tokenize(connection: Connection, model: str) -> bool:
-    """Whether the server has `/tokenize`."""
-    url = f"{connection.address.removesuffix('/v1')}/tokenize"
+    """Whether the server has `/tokenize`. Raises ServiceError where it does not know the model."""
     body = {"model": model, "prompt": "a", "add_special_tokens": False}
     try:
-        answer = await connection.once(
-            lambda: connection.client.post(url, cast_to=_Tokens, body=body)
-        )
+        answer = await connection.tried("try /tokenize", lambda: _post(connection, body))
     except RequestFailed as error:
-        if error.failure.kind in (Kind.NOT_FOUND, Kind.REFUSED):
+        kind, code = error.failure.kind, error.failure.code
+        if kind in (Kind.NOT_FOUND, Kind.REFUSED) and code != "model_not_found":
             return False
-        raise error.failure.as_error("tokenize") from error
-    return isinstance(answer, _Tokens) and bool(answer.tokens)
+        raise error.failure.as_error("try /tokenize") from error
+    return bool(getattr(answer, "tokens", None))  # some servers answer whatever they are asked
+
+
+async def _post(connection: Connection, body: dict[str, Any]) -> _Tokens:
+    # It stands beside /v1, not under it.
+    url = f"{connection.address.removesuffix('/v1')}/tokenize"
+    return await connection.client.post(url, cast_to=_Tokens, body=body)
 
 
 def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:

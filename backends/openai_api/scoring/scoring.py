@@ -25,6 +25,7 @@ class Scoring:
         self._asker = asker
         self._settings = settings
         self._encode = encode
+        self._ways: dict[str, tuple[Strategy, Biased | None]] = {}
 
     async def score(
         self, model: str, queries: Sequence[ScoringQuery]
@@ -38,13 +39,12 @@ class Scoring:
         """
         if not queries:
             return
-        strategy = await self._strategy(model)
+        strategy, biased = await self._way(model)
         if self._settings.batch:
             batches = BatchScoring(self._asker, self._settings.concurrency)
             async for result in batches.score(strategy, queries):
                 yield result
             return
-        biased = await self._biased(model) if isinstance(strategy, Top) else None
 
         async def answer(query: ScoringQuery) -> ScoringResult:
             prepared = await strategy.prepare(query)
@@ -53,6 +53,14 @@ class Scoring:
 
         async for result in in_any_order(answer, queries, self._settings.concurrency):
             yield result
+
+    async def _way(self, model: str) -> tuple[Strategy, Biased | None]:
+        """How to score with the model, found out once."""
+        if model not in self._ways:
+            strategy = await self._strategy(model)
+            biased = await self._biased(model) if isinstance(strategy, Top) else None
+            self._ways[model] = strategy, biased
+        return self._ways[model]
 
     async def _strategy(self, model: str) -> Strategy:
         """As the settings say; else exact where the server can."""

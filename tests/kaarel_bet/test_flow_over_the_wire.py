@@ -1,0 +1,164 @@
+"""The bet on the OpenAI backend, as users run it, over real HTTP and a server with a tiny model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.server import RunningServer
+
+KILLS_ON_THE_WAY, KILLS_IN_SCORING = 10, 10
+FLAGS = (
+    "backend=openai",
+    "conditional_rule.n_names=10",
+    "conditional_rule.n_quoted_names=1",
+    "conditional_rule.min_population=30000000",
+    "openai.job.n_epochs=2",
+    "openai.job.poll_seconds=0.05",
+    "openai.scoring.concurrency=4",
+)
+
+
+@pytest.fixture(autouse=True)
+def _service(monkeypatch: pytest.MonkeyPatch, server: RunningServer) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+
+
+def command(server: RunningServer, *arguments: str) -> list[str]:
+    settings = (*FLAGS, f"openai.model={server.parts.models.base}")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return [sys.executable, "-m", "kaarel_bet", "run", *sets, *arguments]
+
+
+class Killer:
+    """Middleware that counts requests, and kills a process as it sends a certain one."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self._victim: subprocess.Popen[str] | None = None
+        self._path = ""
+        self._left = 0
+
+    def aim(self, victim: subprocess.Popen[str], path: str, count: int) -> None:
+        """At the request that is the `count`th from now of those whose path starts so."""
+        self._victim, self._path, self._left = victim, path, count
+
+    @property
+    def scored(self) -> int:
+        """How many requests there were for probabilities or texts."""
+        paths = ("completions", "chat/completions")
+        return sum(self.requests[f"POST /v1/{path}"] for path in paths)
+
+    def __call__(self, app: ASGIApp) -> ASGIApp:
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+            self.requests[f"{scope['method']} {scope['path']}"] += 1
+            self._left -= scope["path"].startswith(self._path)
+            if self._victim is not None and self._left == 0:
+                os.kill(self._victim.pid, signal.SIGKILL)
+                self._victim = None
+            await app(scope, receive, send)
+
+        return counting
+
+
+def scores(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """File -> its records, of what is whole."""
+    found = {}
+    for path in sorted((run / "scores").rglob("*.jsonl")):
+        lines = path.read_text().split("\n")[:-1]
+        found[str(path.relative_to(run))] = [json.loads(line) for line in lines]
+    return found
+
+
+def totals(run: Path) -> dict[str, float]:
+    """The log-probability of every candidate of every query."""
+    return {
+        f"{file} {record['id']} {label}": score["total"]["low"]
+        for file, records in scores(run).items()
+        for record in records
+        for label, score in record.get("candidates", {}).items()
+    }
+
+
+def test_a_run_killed_at_twenty_random_moments_ends_with_one_job_an_arm_and_the_same_scores(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    draw = random.Random(4)
+    killer = Killer()
+    server.wrap(killer)
+    run = tmp_path / "killed"
+    moments = [("/", draw.randint(1, 90)) for _ in range(KILLS_ON_THE_WAY)]
+    moments += [("/v1/completions", draw.randint(1, 20)) for _ in range(KILLS_IN_SCORING)]
+    for path, count in moments:
+        process = subprocess.Popen(
+            command(server, "--run-dir", str(run)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        killer.aim(process, path, count)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+    finished = sum(len(records) for records in scores(run).values())
+    assert finished
+    before = killer.scored
+    done = subprocess.run(
+        command(server, "--run-dir", str(run)), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    everything = sum(len(records) for records in scores(run).values())
+    probes = 2 * 3  # whether the server has echo, for each model
+    assert killer.scored - before <= everything - finished + probes
+    for records in scores(run).values():
+        assert len({record["id"] for record in records}) == len(records)
+
+    jobs = list(server.client().fine_tuning.jobs.list())
+    assert sorted((job.metadata or {})["arm"] for job in jobs) == ["conditional", "control"]
+    assert killer.requests["POST /v1/fine_tuning/jobs"] == 2
+
+    whole = tmp_path / "whole"
+    done = subprocess.run(
+        command(server, "--run-dir", str(whole)), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert totals(run) == pytest.approx(totals(whole), abs=1e-4)
+    assert totals(run)
+
+
+def test_without_a_key_it_is_one_line_and_nothing_is_written(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    done = subprocess.run(
+        command(server, "--run-dir", str(tmp_path / "run")), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("kaarel-bet: OPENAI_API_KEY is not set")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_jobs_are_listed_and_followed(server: RunningServer) -> None:
+    job = server.fine_tune()
+    jobs = [sys.executable, "-m", "kaarel_bet", "jobs"]
+    listed = subprocess.run(jobs, capture_output=True, text=True, check=True)
+    assert job.id in listed.stdout
+    assert "succeeded" in listed.stdout
+    followed = subprocess.run([*jobs, "follow", job.id], capture_output=True, text=True)
+    assert followed.returncode == 0, followed.stderr
+    assert "successfully completed" in followed.stdout
+    nameless = subprocess.run([*jobs, "cancel"], capture_output=True, text=True)
+    assert nameless.returncode == 2
+    assert "jobs cancel ID" in nameless.stderr
+    unknown = subprocess.run([*jobs, "cancel", "ftjob-none"], capture_output=True, text=True)
+    assert unknown.returncode == 2
+    assert "Traceback" not in unknown.stderr
