@@ -5,7 +5,6 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from backends.errors import SettingsError
 from backends.openai_api.settings import OpenAISettings
@@ -41,21 +40,22 @@ def run(options: argparse.Namespace) -> None:
     service = Jobs(settings)
     console = Console(highlight=False, markup=False, emoji=False)
     if options.action == "list":
-        _list(service, console)
+        _list(service)
     elif options.action == "follow":
         _follow(service, options.job, console)
     else:
         console.print(f"{options.job}: {service.cancel(options.job)}")
 
 
-def _list(service: "Jobs", console: Console) -> None:
-    table = Table(box=None)
-    for column in ("job", "status", "created", "arm", "model"):
-        table.add_column(column, overflow="fold")
+def _list(service: "Jobs") -> None:
+    lines = [("job", "status", "created", "arm", "model")]
     for job in service.latest(_LISTED):
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created))
-        table.add_row(job.id, job.status, created, job.arm, job.model)
-    console.print(table)
+        lines.append((job.id, job.status, created, job.arm, job.model))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        # Not a table of rich's: it would cut names to fit, and names are what is needed next.
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def _follow(service: "Jobs", job_id: str, console: Console) -> None:
