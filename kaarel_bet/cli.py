@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KaarelBetError as error:
         return _fail(console, str(error))
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one would only break the farewell
+            signal.signal(number, signal.SIG_IGN)
         return _fail(console, _how_to_go_on(session))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 AT_HAND_SECONDS = 15.0
-"""How long to try while somebody waits for an answer."""
+"""How long to try while somebody waits for an answer, and to reach a service that never answered yet."""
 
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 60.0
@@ -60,6 +60,7 @@ class Connection:
             max_retries=0,  # see `call`; and a create must never be sent twice behind our back
             http_client=http_client,
         )
+        self._reached = False
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="openai", daemon=True).start()
 
@@ -113,11 +114,14 @@ class Connection:
                 lambda error: isinstance(error, RequestFailed) and error.failure.kind in transient
             ),
             wait=_wait,
-            stop=tenacity.stop_before_delay(patience_seconds),
+            stop=lambda state: tenacity.stop_before_delay(self._patience(patience_seconds))(state),
             before_sleep=lambda state: _say(what, state),
             reraise=True,
         )
         return await attempts(self.once, request)
+
+    def _patience(self, seconds: float) -> float:
+        return seconds if self._reached else min(seconds, AT_HAND_SECONDS)
 
     async def once(self, request: Callable[[], Awaitable[T]]) -> T:
         """The request's answer, sent exactly once.
@@ -128,7 +132,10 @@ class Connection:
         try:
             answer = await request()
         except Exception as error:
-            raise RequestFailed(failure(error)) from error
+            failed = RequestFailed(failure(error))
+            self._reached |= failed.failure.kind is not Kind.UNSENT
+            raise failed from error
+        self._reached = True
         if isinstance(answer, str):  # the SDK hands on what is not JSON
             raise RequestFailed(
                 Failure(Kind.REFUSED, "it did not answer in JSON; is openai.base_url right?")
