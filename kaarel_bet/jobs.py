@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from backends.errors import SettingsError
+from backends.errors import ServiceError, SettingsError
 from backends.openai_api.settings import OpenAISettings
 from kaarel_bet.progress import progress
 from kaarel_bet.session import settings_of_files
@@ -59,5 +59,10 @@ def _list(service: "Jobs") -> None:
 
 
 def _follow(service: "Jobs", job_id: str, console: Console) -> None:
-    with progress(console, job_id) as report:
-        service.follow(job_id, in_words(report, console.print))
+    try:
+        with progress(console, job_id) as report:
+            service.follow(job_id, in_words(report, console.print))
+    except KeyboardInterrupt as interrupt:
+        raise ServiceError(
+            f"stopped looking; {job_id} goes on at the service (`kaarel-bet jobs follow {job_id}`)"
+        ) from interrupt

@@ -10,7 +10,7 @@ import openai
 from backends.data import Message
 from backends.openai_api.answers import AnswerKind, ChatAnswer, TextAnswer, read
 from backends.openai_api.connection import Connection
-from backends.openai_api.failures import TRANSIENT, Kind
+from backends.openai_api.failures import TRANSIENT, Kind, retry_after
 from backends.openai_api.models import is_tuned
 from backends.openai_api.pace import Pace
 
@@ -83,9 +83,14 @@ class Asker:
 
     async def _send(self, request: Request[AnswerKind]) -> AnswerKind:
         await self._pace.turn()
-        response = await self.connection.client.post(
-            request.path, cast_to=httpx2.Response, body=request.body
-        )
+        try:
+            response = await self.connection.client.post(
+                request.path, cast_to=httpx2.Response, body=request.body
+            )
+        except openai.RateLimitError as error:
+            self._pace.learn(error.response.headers, None)
+            self._pace.hold(retry_after(error.response.headers) or 0.0)
+            raise
         answer = read(request.answer, response.content)
         self._pace.learn(response.headers, answer.usage and answer.usage.total_tokens)
         return answer

@@ -46,7 +46,8 @@ class OpenAIBackend(Backend):
             prompt_loss=False,
             exact_scores=False,
             starts_from=True,
-            costs_money=not self._connection.is_local,
+            # What has a list price is paid for, by whatever tunnel it is reached.
+            costs_money=not self._connection.is_local or price_of(settings.model) is not None,
         )
 
     @property
@@ -127,8 +128,8 @@ class OpenAIBackend(Backend):
         except RequestFailed as error:
             if error.failure.code == "model_not_found":
                 raise ModelError(f"openai.model: {error.failure.message}") from error
-            if error.failure.kind is Kind.NOT_FOUND:
-                return  # not every service tells of its models
+            if error.failure.kind is Kind.NOT_FOUND or error.failure.status == 403:
+                return  # not every service tells of its models, nor every key of a service
             raise error.failure.as_error(what) from error
         _check_shutdown(name, model.shutdown_date)
 

@@ -35,7 +35,8 @@ async def in_any_order(
                 return
 
     async def everyone() -> None:
-        await asyncio.gather(*(worker() for _ in range(limit)))
+        ended = await asyncio.gather(*(worker() for _ in range(limit)), return_exceptions=True)
+        failures.extend(e for e in ended if isinstance(e, Exception))  # of the items themselves
         await results.put(_END)
 
     running = asyncio.create_task(everyone())

@@ -7,6 +7,8 @@ lists, and a second request is sent only by a later start that has looked again 
 
 import asyncio
 import logging
+import math
+import random
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,9 +21,16 @@ from backends.openai_api.intents import Intent, IntentFile
 
 _log = logging.getLogger(__name__)
 
-CLOCK_SKEW_SECONDS = 600.0
-"""How far the service's clock may be from ours."""
-_LONGEST_FILE_WAIT_SECONDS = 3600.0
+CLOCK_SKEW_SECONDS = 86_400.0
+"""How far the service's clock may be from ours at the most; what is older is not looked at."""
+_PATIENCE_SECONDS = {
+    Kind.UNSENT: 600.0,
+    Kind.LIMITED: 3600.0,
+    Kind.NOT_READY: 3600.0,
+    Kind.CAPPED: math.inf,  # tomorrow there is room again
+}
+"""How long a create is tried that surely made nothing; not at all for other kinds."""
+_LONGEST_GROWTH = 12
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Creation(ABC, Generic[T]):
         self._file = file
         self._waits = waits
         self._first_try = time.time()
+        self._tries = 0
 
     @abstractmethod
     async def _create(self) -> T:
@@ -86,10 +96,12 @@ class Creation(ABC, Generic[T]):
         """The job, if the failed request made one after all; None if the request may be sent again."""
         if failure.kind is Kind.UNKNOWN:
             return await self._found_or_unknown(failure, intent)
-        if failure.kind in (Kind.UNSENT, Kind.LIMITED, Kind.CAPPED, Kind.NOT_READY):
+        self._tries += 1
+        patient = time.time() < self._first_try + _PATIENCE_SECONDS.get(failure.kind, 0.0)
+        if patient:
             await self._wait(failure)
             return None
-        self._file.remove()
+        self._file.remove()  # it is certain that nothing was created
         raise failure.as_error(f"create the {self.noun}")
 
     async def _found_or_unknown(self, failure: Failure, intent: Intent) -> T:
@@ -103,11 +115,9 @@ class Creation(ABC, Generic[T]):
         return job
 
     async def _wait(self, failure: Failure) -> None:
-        waits = {Kind.CAPPED: self._waits.capped, Kind.NOT_READY: self._waits.not_ready}
-        seconds = failure.retry_after or waits.get(failure.kind, self._waits.not_ready)
-        waited = time.time() - self._first_try
-        if failure.kind is Kind.NOT_READY and waited > _LONGEST_FILE_WAIT_SECONDS:
-            raise failure.as_error(f"create the {self.noun}: its file was not ready for an hour")
+        usual = self._waits.capped if failure.kind is Kind.CAPPED else self._waits.not_ready
+        growing = min(2 ** (self._tries - 1), _LONGEST_GROWTH) * usual * random.uniform(1.0, 1.2)
+        seconds = failure.retry_after or growing
         _log.warning(
             "the %s is not created yet: %s; trying again in %.0f s",
             self.noun,

@@ -36,13 +36,14 @@ TRANSIENT = frozenset({Kind.UNSENT, Kind.UNKNOWN, Kind.LIMITED})
 class Failure:
     """A failed request: its kind, a line about it, and how long the service asks to wait (seconds).
 
-    `code` is the service's own word for it, "" where it has none.
+    `code` is the service's own word for it, "" where it has none; `status` is that of HTTP.
     """
 
     kind: Kind
     message: str
     retry_after: float | None = None
     code: str = ""
+    status: int | None = None
 
     @property
     def transient(self) -> bool:
@@ -101,11 +102,13 @@ def _of_status(error: openai.APIStatusError) -> Failure:
     body = error.body if isinstance(error.body, dict) else {}
     message = f"{_one_line(str(body.get('message') or error.message))} (HTTP {error.status_code})"
     if refusal := _REFUSALS.get(code):
-        return Failure(Kind.REFUSED, f"{refusal} ({code})", code=code)
+        message = f"{refusal} ({code})"
+        return Failure(Kind.REFUSED, message, code=code, status=error.status_code)
     kind = _kind(error.status_code, code, error.message)
     if error.status_code in (401, 403):
         message += "; check OPENAI_API_KEY and openai.base_url"
-    return Failure(kind, message, retry_after(error.response.headers), code)
+    wait = retry_after(error.response.headers)
+    return Failure(kind, message, wait, code, error.status_code)
 
 
 def _kind(status: int, code: str, message: str) -> Kind:

@@ -8,12 +8,12 @@ from typing import Any
 from openai.types.fine_tuning import FineTuningJob
 
 from backends.data import TrainingExample, TunedModel
-from backends.errors import UnsupportedError
+from backends.errors import ServiceError, UnsupportedError
 from backends.interface import Estimate, FineTuneJob, Progress
 from backends.openai_api.connection import Connection
 from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.job_creation import JobCreation
-from backends.openai_api.job_following import Follower
+from backends.openai_api.job_following import Follower, JobEndedError
 from backends.openai_api.job_results import model_of, training_curve
 from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
@@ -71,7 +71,13 @@ class FineTuning:
             request = await self._request(job, intent.fingerprint)
             job_id = await JobCreation(self._connection, file, request).job_id(intent)
         follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
-        finished = await follower.finished()
+        try:
+            finished = await follower.finished()
+        except JobEndedError as error:
+            # Another one costs money again: that is for the user to decide.
+            raise ServiceError(
+                f"{error}; remove {file.path} to have another one created"
+            ) from error
         tuned = await self._tuned_model(finished, examples)
         total = tuned.training_curve[-1].step if tuned.training_curve else 1
         loss = tuned.training_curve[-1].train_loss if tuned.training_curve else None

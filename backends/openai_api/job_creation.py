@@ -9,6 +9,8 @@ from backends.openai_api.connection import Connection
 from backends.openai_api.creation import CLOCK_SKEW_SECONDS, Creation, Waits
 from backends.openai_api.intents import Intent, IntentFile
 
+_RECENT_SECONDS = 600.0
+
 
 class JobCreation(Creation[FineTuningJob]):
     """Creates one job, or finds the one that was created."""
@@ -41,15 +43,20 @@ class JobCreation(Creation[FineTuningJob]):
             if job.created_at < intent.sent - CLOCK_SKEW_SECONDS:
                 break  # the newest come first
             # A server may ignore the filter, or keep no metadata at all.
-            if job.metadata == self._request["metadata"] or self._made_like_ours(job):
+            recent = job.created_at > intent.sent - _RECENT_SECONDS
+            if job.metadata == self._request["metadata"] or (recent and self._made_like_ours(job)):
                 matching.append(job)
         return matching
 
     def _made_like_ours(self, job: FineTuningJob) -> bool:
         ours = self._request
+        wanted = ours["method"]["supervised"]["hyperparameters"]
+        resolved = job.hyperparameters.model_dump()
         return (
             not job.metadata
             and job.training_file == ours["training_file"]
+            and job.validation_file == ours.get("validation_file")
             and job.model == ours["model"]
             and job.seed == ours["seed"]
+            and all(value in ("auto", resolved.get(name)) for name, value in wanted.items())
         )

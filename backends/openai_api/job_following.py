@@ -33,6 +33,10 @@ class Metrics:
     loss: float | None
 
 
+class JobEndedError(ServiceError):
+    """The job failed or was cancelled."""
+
+
 class Follower:
     """Watches one job, saying each of its events once."""
 
@@ -55,7 +59,8 @@ class Follower:
         """The job once it succeeded.
 
         Raises:
-            ServiceError: it failed or was cancelled, with what the service says of it.
+            JobEndedError: it failed or was cancelled, with what the service says of it.
+            ServiceError: the service refuses to tell.
         """
         started = time.monotonic()
         warned = False
@@ -69,7 +74,7 @@ class Follower:
                 _log.warning("%s has been '%s' for over an hour; still waiting", job.id, job.status)
             await asyncio.sleep(self._poll_seconds * random.uniform(0.8, 1.2))
         if job.status != "succeeded":
-            raise ServiceError(await self._what_went_wrong(job))
+            raise JobEndedError(await self._what_went_wrong(job))
         return job
 
     async def _poll(self) -> FineTuningJob:

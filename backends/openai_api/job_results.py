@@ -41,6 +41,9 @@ async def model_of(connection: Connection, job: FineTuningJob) -> str:
             f"{job.id}: succeeded, but the service names no model; start again later"
         )
 
+    if not await _is_known(connection, job.model):
+        return name  # the service does not tell of its models
+
     async def known() -> str | None:
         return name if await _is_known(connection, name) else None
 
@@ -53,7 +56,9 @@ async def _is_known(connection: Connection, model: str) -> bool:
     try:
         await connection.once(lambda: connection.client.models.retrieve(model))
     except RequestFailed as error:
-        if error.failure.kind is Kind.NOT_FOUND or error.failure.transient:
+        # Keys may be kept from asking; what is paid for is not lost for that.
+        unknown = error.failure.kind is Kind.NOT_FOUND or error.failure.status == 403
+        if unknown or error.failure.transient:
             return False
         raise error.failure.as_error(f"ask for the model {model}") from error
     return True

@@ -27,12 +27,16 @@ class Pace:
 
     async def turn(self) -> None:
         """Returns when the caller may send its request."""
-        if self._interval == 0:
-            return
         now = time.monotonic()
+        if self._interval == 0 and now >= self._next:
+            return
         turn = max(now, self._next)
         self._next = turn + self._interval
         await asyncio.sleep(turn - now)
+
+    def hold(self, seconds: float) -> None:
+        """Lets nobody's turn come before so many seconds have passed."""
+        self._next = max(self._next, time.monotonic() + seconds)
 
     def learn(self, headers: Mapping[str, str], tokens: int | None) -> None:
         """Takes in an answer's headers and the tokens that it was counted as (None: not told)."""

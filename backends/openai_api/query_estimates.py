@@ -1,5 +1,6 @@
 """What asking queries will take: checked, counted and priced before anything is sent."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from backends.openai_api.prices import BATCH_DISCOUNT, price_of
 from backends.openai_api.settings import ScoringSettings
 from backends.openai_api.tokens import Encode, message_tokens
 
-# What biased sampling takes for a candidate that is not among the most likely tokens: some requests to find
-# the bias, with a few samples each, and one (of `n_samples`) to count.
-_REQUESTS_A_TAIL = 6
-_SAMPLES_TO_FIND_A_BIAS = 40
+# What biased sampling takes at the most for a candidate that is not among the most likely tokens: requests
+# of 8 samples to find the bias (up to 100 by steps of 8, then 3 to halve a step), and those that count.
+_REQUESTS_TO_FIND_A_BIAS = 16
+_SAMPLES_TO_FIND_A_BIAS = 8 * _REQUESTS_TO_FIND_A_BIAS
+_SAMPLES_A_REQUEST = 128
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,19 @@ class _Tokens:
 def estimate_queries(
     queries: Sequence[Query], model: str, encode: Encode, scoring: ScoringSettings
 ) -> Estimate:
-    """Tokens, requests and, where the price is known, the least and the most that they cost.
+    """Tokens, requests at the most and, where the price is known, the least and most that they cost.
 
     Raises:
         DataError: a query can't be scored.
     """
-    certain, possible = _Tokens(), _Tokens()
+    certain, possible, n_requests = _Tokens(), _Tokens(), len(queries)
     for query in queries:
         own = _of_query(query, encode)
         certain += own
         if isinstance(query, ScoringQuery) and scoring.tail.sample:
-            possible += _of_tails(query, own, scoring.tail.n_samples)
+            tail_requests = _requests_of_tails(query, scoring.tail.n_samples)
+            n_requests += tail_requests
+            possible += _of_tails(query, own, tail_requests, scoring.tail.n_samples)
     usd = None
     if price := price_of(model):
         discount = BATCH_DISCOUNT if scoring.batch else 1.0
@@ -53,7 +57,7 @@ def estimate_queries(
             for tokens in (certain, certain + possible)
         )
         usd = (least, most)
-    return Estimate(tokens=certain.sent + certain.answered, requests=len(queries), usd=usd)
+    return Estimate(tokens=certain.sent + certain.answered, requests=n_requests, usd=usd)
 
 
 def _of_query(query: Query, encode: Encode) -> _Tokens:
@@ -68,12 +72,14 @@ def _of_query(query: Query, encode: Encode) -> _Tokens:
     return _Tokens(sent, max(len(encode(text)) for text in query.candidates.values()))
 
 
-def _of_tails(query: ScoringQuery, own: _Tokens, n_samples: int) -> _Tokens:
-    n = len(query.candidates)
-    return _Tokens(
-        n * _REQUESTS_A_TAIL * own.sent,
-        n * (n_samples + _SAMPLES_TO_FIND_A_BIAS),
-    )
+def _requests_of_tails(query: ScoringQuery, n_samples: int) -> int:
+    to_count = math.ceil(n_samples / _SAMPLES_A_REQUEST)
+    return len(query.candidates) * (_REQUESTS_TO_FIND_A_BIAS + to_count)
+
+
+def _of_tails(query: ScoringQuery, own: _Tokens, n_requests: int, n_samples: int) -> _Tokens:
+    answered = len(query.candidates) * (n_samples + _SAMPLES_TO_FIND_A_BIAS)
+    return _Tokens(n_requests * own.sent, answered)
 
 
 def _check_candidates(query: ScoringQuery) -> None:

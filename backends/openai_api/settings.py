@@ -24,7 +24,8 @@ class TailSettings(Strict):
     """Biased sampling for what the most likely tokens don't show."""
 
     sample: bool = False
-    n_samples: Annotated[int, Field(ge=8, le=1024)] = 128
+    # More than the samples that look for the bias, which must not be counted as well.
+    n_samples: Annotated[int, Field(ge=16, le=1024)] = 128
 
 
 class ScoringSettings(Strict):

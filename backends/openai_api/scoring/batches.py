@@ -28,7 +28,7 @@ from backends.openai_api.asking import Asker
 from backends.openai_api.concurrency import in_any_order
 from backends.openai_api.connection import RequestFailed
 from backends.openai_api.creation import CLOCK_SKEW_SECONDS, Creation, Waits
-from backends.openai_api.failures import Kind
+from backends.openai_api.failures import TRANSIENT, Kind
 from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.scoring.batch_files import Line, Outcome, in_files, outcomes
 from backends.openai_api.scoring.strategy import ScoringRequest, Strategy
@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _FINAL = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_ROUNDS = 3
+_LOST_SECONDS = 120.0
 _LONGEST_WAIT_SECONDS = 30.0
 
 
@@ -78,6 +79,7 @@ class BatchScoring:
         self._directory = directory / service
         self._poll_seconds = poll_seconds
         self._waits = waits or Waits()
+        self._cancelled: dict[str, _Submitted] = {}
 
     async def score(
         self, strategy: Strategy, queries: Sequence[ScoringQuery]
@@ -93,12 +95,14 @@ class BatchScoring:
         async for outcome in self._outcomes_of(self._on_record(waiting.keys())):
             for result in _results(waiting, outcome):
                 yield result
+        self._stop_if_cancelled(waiting)
         for _ in range(_MOST_ROUNDS):
             async for outcome in self._outcomes_of([b async for b in self._submit(waiting)]):
                 for result in _results(waiting, outcome):
                     yield result
                 if outcome.is_refusal and outcome.custom_id in waiting:
                     refused.append(outcome)
+            self._stop_if_cancelled(waiting)
             if refused:
                 query = waiting[refused[0].custom_id][0][0]
                 raise ServiceError(
@@ -110,6 +114,17 @@ class BatchScoring:
         raise ServiceError(
             f"{len(waiting)} requests were not done in {_MOST_ROUNDS} batches; start again to ask once "
             "more, or set openai.scoring.batch to false"
+        )
+
+    def _stop_if_cancelled(self, waiting: Asked) -> None:
+        """Somebody who cancelled a batch does not want it bought again without being asked."""
+        if not self._cancelled or not waiting:
+            return
+        for submitted in self._cancelled.values():
+            _forget(submitted)
+        raise ServiceError(
+            f"{', '.join(self._cancelled)}: cancelled; what it answered is kept. Start again to ask the "
+            f"other {len(waiting)} requests in another batch"
         )
 
     async def _prepared(self, strategy: Strategy, queries: Sequence[ScoringQuery]) -> Asked:
@@ -184,14 +199,15 @@ class BatchScoring:
         try:
             batch = await self._finished(batch_id) if batch_id else None
             if batch is not None and batch.status != "failed":
+                if batch.status == "cancelled":
+                    self._cancelled[batch.id] = submitted
                 files = (batch.output_file_id, batch.error_file_id)
                 return [o for file in files if file for o in await self._read(file)]
         except RequestFailed as error:
             if error.failure.kind is not Kind.NOT_FOUND:
                 raise error.failure.as_error(f"fetch the batch {batch_id}") from error
             batch = None  # services delete them after a while
-        submitted.file.remove()
-        _ids_path(submitted.file.path).unlink()
+        _forget(submitted)
         if batch is not None:
             raise ServiceError(_what_went_wrong(batch))
         return []
@@ -201,11 +217,7 @@ class BatchScoring:
         status = None
         wait = self._poll_seconds
         while True:
-            batch = await self._connection.tried(
-                f"ask for {batch_id}",
-                lambda: self._connection.client.batches.retrieve(batch_id),
-                patience_seconds=math.inf,
-            )
+            batch = await self._retrieved(batch_id)
             if batch.status in _FINAL:
                 return batch
             if batch.status != status:
@@ -213,6 +225,25 @@ class BatchScoring:
                 _log.warning("%s: %s", batch_id, status)
             await asyncio.sleep(wait * random.uniform(0.8, 1.2))
             wait = min(1.3 * wait, _LONGEST_WAIT_SECONDS)
+
+    async def _retrieved(self, batch_id: str) -> Batch:
+        what = f"ask for {batch_id}"
+
+        async def retrieve() -> Batch:
+            return await self._connection.client.batches.retrieve(batch_id)
+
+        try:
+            return await self._connection.tried(what, retrieve, patience_seconds=math.inf)
+        except RequestFailed as error:
+            if error.failure.kind is not Kind.NOT_FOUND:
+                raise
+        # A batch is paid for: one look in vain does not mean that it is gone.
+        return await self._connection.tried(
+            what,
+            retrieve,
+            patience_seconds=_LOST_SECONDS,
+            transient=TRANSIENT | {Kind.NOT_FOUND},
+        )
 
     async def _read(self, file_id: str) -> list[Outcome]:
         answer = await self._connection.tried(
@@ -246,6 +277,11 @@ class BatchCreation(Creation[Batch]):
 
 def _ids_path(path: Path) -> Path:
     return path.with_suffix(".ids")
+
+
+def _forget(submitted: _Submitted) -> None:
+    submitted.file.remove()
+    _ids_path(submitted.file.path).unlink(missing_ok=True)
 
 
 def _results(waiting: Asked, outcome: Outcome) -> Iterator[ScoringResult]:

@@ -43,8 +43,12 @@ class Echo:
             return False
         # Some servers take the parameters and leave the prompt out all the same.
         [choice] = (await self._asker.ask("try echo", request)).choices[:1] or [None]
-        told = choice.logprobs.token_logprobs if choice and choice.logprobs else []
-        return len(told) >= len(tokens) and told[0] is None and None not in told[1 : len(tokens)]
+        if choice is None or choice.logprobs is None:
+            return False
+        told = choice.logprobs.token_logprobs[: len(tokens)]
+        # Others put a token of their own before it, which would shift every score by one.
+        echoed = _plain("".join(choice.logprobs.tokens[: len(tokens)]))
+        return echoed == "abc" and told[0] is None and None not in told[1:]
 
     async def prepare(self, query: ScoringQuery) -> ScoringRequest:
         """All of the query's candidates after its context, in one request."""
