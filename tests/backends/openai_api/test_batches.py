@@ -48,6 +48,8 @@ class BatchService(ToyService):
         self.loses = False
         self.fails = False
         self.expired: list[int] = []
+        self.ends_as = "expired"
+        self.hides = 0
         self.refuses = ""
         self.n_asked = 0
 
@@ -68,6 +70,9 @@ class BatchService(ToyService):
         if path in ("/batches", "/files"):
             listed = list(self.batches.values())[::-1] if path == "/batches" else []
             return httpx2.Response(200, json={"object": "list", "data": listed, "has_more": False})
+        if path.startswith("/batches/") and self.hides:
+            self.hides -= 1
+            return httpx2.Response(404, json={"error": {"message": "no such batch"}})
         if path.startswith("/batches/"):
             return httpx2.Response(200, json=self._look(path.split("/")[2]))
         return super()._answer(request)
@@ -111,7 +116,7 @@ class BatchService(ToyService):
             if held:
                 batch[name] = f"{batch['id']}-{name}"
                 self.files[batch[name]] = b"".join(json.dumps(o).encode() + b"\n" for o in held)
-        batch["status"] = "expired" if lost else "completed"
+        batch["status"] = self.ends_as if lost else "completed"
 
     def _outcome(self, line: dict[str, Any]) -> dict[str, Any]:
         self.n_asked += 1
@@ -191,6 +196,28 @@ def test_a_batch_that_can_not_be_found_is_not_sent_twice_by_the_same_process(
     assert len(service.batches) == 1
     service.loses = False
     assert score(service) == one_by_one(connect)  # the next start may
+
+
+def test_a_batch_that_somebody_cancelled_is_not_bought_again_without_being_asked(
+    score: Score, connect: Connect
+) -> None:
+    service = BatchService()
+    service.expired = [3, 0]
+    service.ends_as = "cancelled"
+    with pytest.raises(ServiceError, match=r"cancelled; .*Start again to ask the other 3 requests"):
+        score(service)
+    assert len(service.batches) == 2
+    service.ends_as = "expired"
+    assert score(service) == one_by_one(connect)  # the next start is asked for
+
+
+def test_a_batch_that_is_not_found_for_a_moment_is_not_bought_again(
+    score: Score, connect: Connect
+) -> None:
+    service = BatchService()
+    service.hides = 2
+    assert score(service) == one_by_one(connect)
+    assert len(service.batches) == 2
 
 
 def test_requests_that_expired_are_asked_again_and_no_others(

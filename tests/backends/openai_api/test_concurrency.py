@@ -104,3 +104,14 @@ def test_no_items_no_results() -> None:
         assert await collected(in_any_order(Work(), [], 5)) == []
 
     run(test)
+
+
+def test_items_that_fail_to_come_end_it_with_their_error() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("no more")
+
+    results: list[int] = []
+    with pytest.raises(ValueError, match="no more"):
+        asyncio.run(collected(in_any_order(Work(), items(), 3), results))
+    assert sorted(results) == [0, 2, 4, 6, 8]

@@ -1,6 +1,7 @@
 """The fault table of the wire format: what a service can do to a client, over real HTTP."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from backends.data import Message, ScoringQuery
 from backends.errors import ServiceError
 from backends.interface import FineTuneJob, Progress
-from backends.openai_api import connection, job_creation, job_following, job_results
+from backends.openai_api import connection, creation, job_creation, job_following, job_results
 from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.settings import OpenAISettings
@@ -124,6 +125,25 @@ def test_a_server_that_ignores_the_filter_and_keeps_no_metadata_does_not_cause_a
     open_backend(server).fine_tune(a_job(tmp_path), ignore)
     assert seen.count("POST", JOBS) == 1
     assert len(jobs_at(server)) == 2
+
+
+def test_a_clock_that_is_hours_ahead_does_not_cause_a_second_job(
+    server: RunningServer, misbehaving: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_time = time.time
+    monkeypatch.setattr(creation.time, "time", lambda: true_time() + 5 * 3600)
+    seen = misbehaving(Fault("POST", JOBS, status=500, after=True))
+    open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    assert seen.count("POST", JOBS) == 1
+
+
+def test_a_key_that_may_not_see_models_still_gets_what_it_paid_for(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    misbehaving(Fault("GET", "/v1/models", times=99, status=403, code="missing_scope"))
+    backend = open_backend(server)
+    assert backend.estimate(a_job(tmp_path)).tokens > 0
+    assert backend.fine_tune(a_job(tmp_path), ignore).model.startswith("ft:")
 
 
 def test_a_death_between_the_create_and_its_record_makes_no_second_job(
@@ -263,7 +283,9 @@ def test_a_failed_job_says_why(start_server: StartServer, tmp_path: Path) -> Non
         raise TrainingFailed("the loss is not a number")
 
     server = start_server(train=fail)
-    with pytest.raises(ServiceError, match=r"failed; .*the loss is not a number"):
+    with pytest.raises(
+        ServiceError, match=r"failed; .*the loss is not a number.*remove .*job\.json"
+    ):
         open_backend(server).fine_tune(a_job(tmp_path), ignore)
     assert len(jobs_at(server)) == 1
 

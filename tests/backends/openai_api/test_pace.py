@@ -93,6 +93,12 @@ def test_headers_that_can_not_be_read_slow_nothing_down(clock: Clock) -> None:
     assert clock.turns(pace, 50) == 0
 
 
+def test_a_refusal_holds_everybody_for_as_long_as_it_says(clock: Clock) -> None:
+    pace = Pace(concurrency=10)
+    pace.hold(30)
+    assert clock.turns(pace, 5) == pytest.approx(30)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("7.25", 7.25), ("0", 0)],
