@@ -183,9 +183,9 @@ def test_the_crossed_interval_has_both_sources_of_variance() -> None:
     generator = np.random.default_rng(0)
 
     def width(by_item: float, by_replicate: float) -> float:
-        means = 0.5 + by_item * generator.normal(size=(1, 60)) + by_replicate * (
-            generator.normal(size=(8, 1))
-        )  # fmt: skip
+        of_items = by_item * generator.normal(size=(1, 60))
+        of_replicates = by_replicate * generator.normal(size=(8, 1))
+        means = np.asarray(0.5 + of_items + of_replicates, dtype=np.float64)
         found = crossed_bootstrap(
             lambda mean: mean, (Sample(means, means),), confidence=0.95, seed=0
         )
@@ -200,7 +200,7 @@ def test_the_crossed_interval_has_both_sources_of_variance() -> None:
 
 def test_crossed_samples_of_the_same_items_stay_paired() -> None:
     hard = np.random.default_rng(0).random((1, 40)) < 0.5
-    one = Sample(hard * 1.0, hard * 1.0)
+    one = Sample(hard.astype(np.float64), hard.astype(np.float64))
     found = crossed_bootstrap(lambda a, b: a - b, (one, one), confidence=0.95, seed=0)
     assert (found.value, found.low, found.high) == (0, 0, 0)
 

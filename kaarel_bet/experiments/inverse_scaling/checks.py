@@ -27,7 +27,7 @@ def _trained(known: Evidence) -> Check:
         name="training rows learned",
         passed=bool(min(shares) >= settings.checks.trained),
         detail=(
-            f"the fine-tuned arms answer {min(shares):.0%} or more of their own training rows right; "
+            f"each fine-tuned arm answers at least {min(shares):.0%} of its own training rows right; "
             f"needed: {settings.checks.trained:.0%}"
         ),
     )

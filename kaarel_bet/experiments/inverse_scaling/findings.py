@@ -1,12 +1,14 @@
 """What the report shows: the verdict, accuracies, gains, and what they depend on."""
 
+from collections.abc import Sequence
+
 from kaarel_bet.content import HeatMap, IntervalFigure, Section, Table
 from kaarel_bet.estimates import Estimate
 from kaarel_bet.experiments.interface import Findings, Scores
 from kaarel_bet.experiments.inverse_scaling import tables
 from kaarel_bet.experiments.inverse_scaling.evidence import Evidence
 from kaarel_bet.experiments.inverse_scaling.gains import Gains, gains
-from kaarel_bet.experiments.inverse_scaling.items import groups_of
+from kaarel_bet.experiments.inverse_scaling.items import Item, groups_of
 from kaarel_bet.experiments.inverse_scaling.plan import (
     BASE,
     FORGETTING,
@@ -81,10 +83,16 @@ def _every_run(known: Evidence) -> Section:
     )
 
 
+def _short_names(known: Evidence) -> dict[str, str]:
+    """Template -> what it is called in figures."""
+    templates = groups_of([*known.part("train"), *known.part("test")])
+    return {template: f"T{number}" for number, template in enumerate(templates, start=1)}
+
+
 def _by_template(known: Evidence) -> Section:
     test = known.part("test")
+    short = _short_names(known)
     templates = groups_of(test)
-    short = {template: f"T{number}" for number, template in enumerate(templates, start=1)}
     figure = IntervalFigure(
         "by-template",
         _ACCURACY,
@@ -98,19 +106,18 @@ def _by_template(known: Evidence) -> Section:
     legend = Table(
         ("", "template", "test rows", "option 0 right %"),
         [
-            (
-                short[template],
-                template,
-                str(len(members)),
-                tables.percent(sum(m.answer == 0 for m in members) / len(members)),
-            )
-            for template in templates
-            if (members := [item for item in test if item.group == template])
+            (name, template, str(len(members)), _share_of_option_0(members))
+            for template, name in short.items()
+            for members in [[item for item in test if item.group == template]]
         ],
     )
     return Section(
         "Accuracy by template", "Prompts that are the same modulo numbers.", [figure, legend]
     )
+
+
+def _share_of_option_0(items: Sequence[Item]) -> str:
+    return tables.percent(sum(i.answer == 0 for i in items) / len(items)) if items else ""
 
 
 def _learning_curve(known: Evidence) -> Section:
@@ -136,7 +143,8 @@ def _transfer(known: Evidence) -> Section:
     templates = groups_of(known.part("test"))
     alone = templates_to_train_on(known.part("train"), settings.transfer)
     arms = {"zero-shot": (BASE,)}
-    arms |= {f"only: {group}": (only(number),) for number, group in enumerate(alone)}
+    short = _short_names(known)
+    arms |= {f"only {short[group]}": (only(number),) for number, group in enumerate(alone)}
     arms |= {
         condition.title: tuple(run.arm for run in condition.runs)
         for condition in known.conditions
@@ -147,15 +155,17 @@ def _transfer(known: Evidence) -> Section:
         *settings.transfer.tasks,
         *(["forgetting"] * bool(settings.n_forgetting)),
     ]
+    shown = [short.get(column, column) for column in columns]
     values = [
         [_cell(known, names, column, templates) for column in columns] for names in arms.values()
     ]
     return Section(
         "Transfer and forgetting",
-        "Accuracy of each arm (rows) on each template's test rows (columns). The column "
+        "Accuracy in percent of each arm (rows) on each template's test rows (columns; the templates are "
+        "listed above). The column "
         '"forgetting" has questions for capitals, which no arm was trained on: what falls there from '
         "zero-shot was forgotten.",
-        [HeatMap("transfer", "trained on", "tested on", list(arms), columns, values)],
+        [HeatMap("transfer", "trained on", "tested on", list(arms), shown, values)],
     )
 
 
