@@ -77,8 +77,7 @@ def crossed_bootstrap(
     generator = np.random.default_rng(seed)
     lows, highs = [], []
     for _ in range(0, RESAMPLES, _CHUNK):
-        n_items = samples[0].low.shape[-1]
-        weights = generator.multinomial(n_items, [1 / n_items] * n_items, size=_CHUNK) / n_items
+        weights = _weights(samples[0].low.shape[-1], generator)
         means = [_resampled_means(sample, weights, generator) for sample in samples]
         corners = np.stack([statistic(*corner) for corner in itertools.product(*means)])
         lows.append(corners.min(axis=0))
@@ -95,10 +94,16 @@ def _resampled_means(
     sample: Sample, weights: Floats, generator: np.random.Generator
 ) -> tuple[Floats, ...]:
     """The means of a sample's ends, each (resamples,); one alone where the sample is exact."""
-    n = sample.low.shape[0]
-    drawn = generator.multinomial(n, [1 / n] * n, size=len(weights)) / n
+    drawn = _weights(sample.low.shape[0], generator)
     ends = (sample.low,) if np.array_equal(sample.low, sample.high) else (sample.low, sample.high)
-    return tuple(np.einsum("rs,si,ri->r", drawn, end, weights, optimize=True) for end in ends)
+    return tuple(((drawn @ end) * weights).sum(axis=1) for end in ends)
+
+
+def _weights(n: int, generator: np.random.Generator) -> Floats:
+    """The share of each of n things in resamples of them: (_CHUNK, n)."""
+    drawn = generator.integers(n, size=(_CHUNK, n)) + n * np.arange(_CHUNK)[:, None]
+    # Much faster than the generator's own multinomial counts.
+    return np.bincount(drawn.ravel(), minlength=_CHUNK * n).reshape(_CHUNK, n) / n
 
 
 def leave_one_out(

@@ -73,7 +73,6 @@ def _from_file(path: Path, task: str, setting: str) -> list[Row]:
 
 def _from_hub(task: str, setting: str) -> Source:
     repository = HUB[task]
-    # The hub's client waits and tries again where there is no network; offline, nothing need be asked.
     try:
         files = HfApi().list_repo_files(repository, repo_type="dataset")
         usable = [f for f in files if f.endswith((".jsonl", ".csv"))]
