@@ -110,8 +110,8 @@ def test_of_too_long_a_text_prompt_the_last_tokens_are_kept(
     encoder: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     query = ScoringQuery(id="q9", prompt="word " * 300 + "A:", candidates={"a": " x", "b": " x y"})
-    for _ in range(2):
-        tokenized = encoder.query(query)
+    tokenized, again = encoder.query(query), encoder.query(query)
+    assert tokenized == again
     assert tokenized.longest == 201
     assert len(tokenized.context) > 200
     assert [record.getMessage()[:11] for record in caplog.records] == ["query 'q9':"]
