@@ -9,7 +9,6 @@ Nothing else should be running.
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs import Job, Measured, TrainingJob
+from peer_environment import peer_command
 from works import COMPARISONS, GROWTHS, Comparison, Growth
 
 HERE = Path(__file__).parent
-SHARED_VERSIONS = ("torch", "transformers", "peft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +112,9 @@ def _rate(measured: Measured) -> float:
 
 
 def _peer(work: Comparison) -> list[str]:
-    script = str(HERE / "peers" / work.peer.script)
     if work.peer.packages is None:
-        return [sys.executable, script]
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED_VERSIONS]
-    packages = [word for pin in (*pins, *work.peer.packages) for word in ("--with", pin)]
-    uv = str(HERE.parent / "scripts" / "uv")
-    return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *packages, script]
+        return [sys.executable, str(HERE / "peers" / work.peer.script)]
+    return peer_command(work.peer.script, work.peer.packages)
 
 
 def _run(command: list[str], job: Job) -> Measured:

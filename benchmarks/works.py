@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from jobs import Job, ScoringJob, ServiceJob, TrainingJob
-from redefine import redefine_items
 
 from backends.data import Message, ScoringQuery
 from backends.jsonl import dumps
 from backends.local.models import load_tokenizer, locate
+from kaarel_bet.experiments.inverse_scaling.redefine import redefine_items
 from kaarel_bet.run_dir import RunDirectory
 
 MODEL = "embedded:smollm2-135m-instruct"

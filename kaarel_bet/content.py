@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kaarel_bet.estimates import Estimate
+
 
 @dataclass(frozen=True)
 class Table:
@@ -43,6 +45,35 @@ class LineFigure:
 
 
 @dataclass(frozen=True)
+class IntervalFigure:
+    """Shares with their intervals: group -> series -> estimate, from 0 to 1.
+
+    `connected` draws lines from group to group, for groups that are the steps of something.
+    """
+
+    name: str
+    y_label: str
+    groups: Mapping[str, Mapping[str, Estimate]]
+    x_label: str = ""
+    connected: bool = False
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Shares as a matrix of cells: `values[row][column]`, from 0 to 1."""
+
+    name: str
+    y_label: str
+    x_label: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+
+
+Figure = PointFigure | LineFigure | IntervalFigure | HeatMap
+
+
+@dataclass(frozen=True)
 class Transcript:
     """A prompt as the model saw it, and what each arm answered."""
 
@@ -57,4 +88,4 @@ class Section:
 
     title: str
     text: str = ""
-    content: Sequence[Table | PointFigure | LineFigure | Transcript] = ()
+    content: Sequence[Table | Figure | Transcript] = ()

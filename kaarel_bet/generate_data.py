@@ -25,7 +25,9 @@ def generate_data(session: Session) -> None:
         run.write_settings(session.settings.frozen())
         arms = tuple(run.write_arm(arm) for arm in design.arms)
         evaluations = tuple(run.write_evaluation(e) for e in design.evaluations)
-        files = [arm.training_file for arm in arms] + [arm.validation_file for arm in arms]
+        items_file = run.write_items(design.items)
+        files = [items_file]
+        files += [file for arm in arms for file in (arm.training_file, arm.validation_file)]
         files += [evaluation.queries_file for evaluation in evaluations]
         run.write_manifest(
             Manifest(
@@ -39,6 +41,7 @@ def generate_data(session: Session) -> None:
                 notes=dict(design.notes),
                 arms=arms,
                 evaluations=evaluations,
+                items_file=items_file,
                 sha256={file: run.sha256(file) for file in files if file},
             )
         )

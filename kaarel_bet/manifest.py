@@ -17,6 +17,8 @@ class ArmEntry(Strict):
     validation_file: str | None
     loss_on: LossOn | None
     starts_from: str | None
+    seed: int | None = None
+    """Added to the run's."""
 
 
 class EvaluationEntry(Strict):
@@ -43,4 +45,5 @@ class Manifest(Strict):
     notes: dict[str, Any]
     arms: tuple[ArmEntry, ...]
     evaluations: tuple[EvaluationEntry, ...]
+    items_file: str | None = None
     sha256: dict[str, str]

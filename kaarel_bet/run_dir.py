@@ -41,6 +41,7 @@ _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "scoring": TypeAdapter(ScoringResult),
     "generation": TypeAdapter(GenerationResult),
 }
+_ITEM = TypeAdapter(dict[str, Any])
 
 
 class RunDirectory:
@@ -166,6 +167,7 @@ class RunDirectory:
             validation_file=validation_file,
             loss_on=training.loss_on,
             starts_from=training.starts_from,
+            seed=training.seed,
         )
 
     def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
@@ -180,6 +182,10 @@ class RunDirectory:
             queries_file=self._write_records(file, evaluation.queries),
             n_queries=len(evaluation.queries),
         )
+
+    def write_items(self, items: Sequence[BaseModel]) -> str | None:
+        """Writes what the findings will need to know beside the scores, if there is such."""
+        return self._write_records("data/items.jsonl", items) if items else None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Declares the data complete."""
@@ -212,6 +218,10 @@ class RunDirectory:
         """An evaluation's queries: ScoringQuery or GenerationQuery, by its kind. Raises DataError."""
         kind = _QUERIES[evaluation.kind]
         return read_jsonl(self._unchanged(evaluation.queries_file, kind), kind)
+
+    def _items(self) -> list[dict[str, Any]]:
+        file = self.manifest().items_file
+        return read_jsonl(self._unchanged(file, _ITEM), _ITEM) if file else []
 
     def _unchanged(self, file: str, kind: TypeAdapter[Any]) -> Path:
         path = self.path / file
@@ -278,7 +288,7 @@ class RunDirectory:
                 results = self.results(arm, evaluation)
                 by_evaluation = found[evaluation.kind].setdefault(arm, {})
                 by_evaluation[evaluation.name] = [results[query_id] for query_id in order]
-        return Scores(scoring=found["scoring"], generation=found["generation"])
+        return Scores(scoring=found["scoring"], generation=found["generation"], items=self._items())
 
     def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
         return self.path / "scores" / arm / f"{evaluation.name}.jsonl"

@@ -52,7 +52,7 @@ def _job(run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = Fa
         training_file=run.training_file(arm),
         validation_file=run.validation_file(arm),
         loss_on=arm.loss_on,
-        seed=run.manifest().seed,
+        seed=run.manifest().seed + (arm.seed or 0),
         starts_from=starts_from,
         output=run.model_path(arm.name),
     )

@@ -5,6 +5,7 @@ Scores and losses are sums over the tokens after a boundary. They are only right
 """
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,22 +24,32 @@ from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
 from backends.local.sequences import TokenSequence
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TokenizedQuery:
-    """A context and the tokens of each candidate that continues it (label -> tokens)."""
+    """A context and the tokens of each candidate that continues it (label -> tokens).
+
+    Of context and candidate together the model is shown the last `longest` tokens, None for all.
+    """
 
     id: str
     context: list[int]
     candidates: dict[str, list[int]]
+    longest: int | None = None
 
 
 class Encoder:
-    """Encodes for one tokenizer, refusing whatever exceeds the model's context length."""
+    """Encodes for one tokenizer, refusing whatever exceeds the model's context length.
+
+    Only text prompts of scoring queries may exceed it: lm-evaluation-harness cuts off their beginning.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int | None) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
+        self._has_said_cut = False
 
     @property
     def context_length(self) -> int | None:
@@ -83,7 +94,8 @@ class Encoder:
         if example.messages is not None:
             tokens, learned = self._chat_example(example.messages)
         else:
-            context, completion = self._split(example.prompt or "", example.completion or "")
+            context, whole, stem = self._encode_pair(example.prompt or "", example.completion or "")
+            completion = self._after_boundary(whole, context, stem)
             tokens = context + completion + self._end_of_text()
             learned = list(range(len(context), len(tokens)))
         if loss_on == "prompt_and_completion":
@@ -92,18 +104,25 @@ class Encoder:
         return TokenSequence(tokens, learned)
 
     def query(self, query: ScoringQuery) -> TokenizedQuery:
-        """A scoring query.
+        """A scoring query; a text prompt's by lm-evaluation-harness's rule, so that scores are equal.
+
+        That rule takes a candidate's tokens to be those of prompt and candidate together from the
+        prompt's length on, whether or not the prompt's own come first, and keeps the last tokens of
+        what is too long (lm_eval/models/huggingface.py, `_loglikelihood_tokens`).
 
         Raises:
-            DataError: too long, an empty candidate, two candidates with the same tokens, or a
-                boundary that is not between tokens.
+            DataError: a chat or a candidate that is too long, an empty candidate, two candidates with
+                the same tokens, or in a chat a boundary that is not between tokens.
         """
         context: list[int] = []
         candidates: dict[str, list[int]] = {}
         for label, text in query.candidates.items():
             try:
                 context, candidates[label] = self._continuation(query, text)
-                self.check_length(len(context) + len(candidates[label]))
+                kept = (
+                    candidates[label] if query.messages is None else [*context, *candidates[label]]
+                )
+                self.check_length(len(kept))
             except DataError as error:
                 raise DataError(f"query '{query.id}', candidate '{label}': {error}") from error
         for one, other in itertools.combinations(candidates, 2):
@@ -112,7 +131,23 @@ class Encoder:
                     f"query '{query.id}': candidates '{one}' and '{other}' have the same tokens; "
                     "their scores could not be told apart"
                 )
-        return TokenizedQuery(query.id, context, candidates)
+        longest = None
+        if query.messages is None and self._context_length is not None:
+            longest = self._context_length + 1  # the last token is predicted, not shown
+            self._say_if_cut(query.id, len(context) + max(len(c) for c in candidates.values()))
+        return TokenizedQuery(query.id, context, candidates, longest)
+
+    def _say_if_cut(self, query_id: str, length: int) -> None:
+        """Says it of the first query that is cut off."""
+        assert self._context_length is not None
+        if length > self._context_length + 1 and not self._has_said_cut:
+            self._has_said_cut = True
+            _log.warning(
+                "query '%s': longer than the model's context of %d tokens; of such text prompts the "
+                "beginning is cut off, as lm-evaluation-harness does",
+                query_id,
+                self._context_length,
+            )
 
     def answer_tokens(self, text: str) -> tuple[int, ...]:
         """The tokens of a text at the start of an assistant's answer."""
@@ -127,7 +162,13 @@ class Encoder:
         if not text:
             raise DataError("it is empty")
         if query.messages is None:
-            return self._split(query.prompt or "", text)
+            context, whole, _ = self._encode_pair(query.prompt or "", text)
+            if len(whole) <= len(context):
+                raise DataError(
+                    "with the prompt's end it becomes no tokens of its own; move the space or choose "
+                    "another wording"
+                )
+            return context, whole[len(context) :]
         rendered = self._render_chat(query.messages, for_answer=True)
         context = self._tokens(rendered, chat=True)
         whole = self._tokens(rendered + text, chat=True)
@@ -160,8 +201,8 @@ class Encoder:
             learned += range(len(before), len(tokens))
         return tokens, learned
 
-    def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-        """Tokens of a prompt and of the completion that continues it.
+    def _encode_pair(self, prompt: str, completion: str) -> tuple[list[int], list[int], str]:
+        """Tokens of a prompt and of prompt and completion together, and the prompt as it was encoded.
 
         lm-evaluation-harness's rule (lm_eval/api/model.py, TemplateLM._encode_pair): whitespace at
         the end of the prompt moves to the completion; an empty prompt is the beginning-of-text
@@ -170,12 +211,9 @@ class Encoder:
         stem = prompt.rstrip()
         completion = prompt[len(stem) :] + completion
         if not stem:
-            return self.beginning_of_text(), self._tokenizer.encode(
-                completion, add_special_tokens=False
-            )
-        context = self._tokens(stem, chat=False)
-        whole = self._tokens(stem + completion, chat=False)
-        return context, self._after_boundary(whole, context, stem)
+            empty = self.beginning_of_text()
+            return empty, empty + self._tokens(completion, chat=True), stem
+        return self._tokens(stem, chat=False), self._tokens(stem + completion, chat=False), stem
 
     def _after_boundary(self, whole: list[int], context: list[int], text: str) -> list[int]:
         if whole[: len(context)] != context or len(whole) == len(context):

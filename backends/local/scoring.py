@@ -18,7 +18,7 @@ def score(
     """
     asked = [(i, label) for i, query in enumerate(queries) for label in query.candidates]
     scores: list[dict[str, CandidateScore]] = [{} for _ in queries]
-    sequences = [_sequence(queries[i].context, queries[i].candidates[label]) for i, label in asked]
+    sequences = [_sequence(queries[i], label) for i, label in asked]
     for completed in engine.stream(sequences, batch_tokens):
         results = []
         for index, token_scores in completed:
@@ -31,9 +31,12 @@ def score(
         yield results
 
 
-def _sequence(context: list[int], candidate: list[int]) -> TokenSequence:
-    length = len(context) + len(candidate)
-    return TokenSequence(context + candidate, list(range(len(context), length)))
+def _sequence(query: TokenizedQuery, label: str) -> TokenSequence:
+    candidate = query.candidates[label]
+    tokens = query.context + candidate
+    if query.longest is not None:
+        tokens = tokens[-query.longest :]
+    return TokenSequence(tokens, list(range(len(tokens) - len(candidate), len(tokens))))
 
 
 def _score(log_probabilities: list[float]) -> CandidateScore:

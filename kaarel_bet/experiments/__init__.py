@@ -6,11 +6,16 @@ from backends.schema import Strict
 from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import Experiment
+from kaarel_bet.experiments.inverse_scaling.experiment import InverseScaling
+from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
 
-SETTINGS: dict[str, type[Strict]] = {"conditional_rule": ConditionalRuleSettings}
+SETTINGS: dict[str, type[Strict]] = {
+    "conditional_rule": ConditionalRuleSettings,
+    "inverse_scaling": InverseScalingSettings,
+}
 """Experiment name -> the type of its settings."""
 
-_CLASSES = {"conditional_rule": ConditionalRule}
+_CLASSES = {"conditional_rule": ConditionalRule, "inverse_scaling": InverseScaling}
 
 
 def open_experiment(name: str, settings: Any, seed: int) -> Experiment:  # noqa: ANN401

@@ -6,7 +6,7 @@ text falls into tokens, which is handed in.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.data import (
     GenerationQuery,
@@ -17,6 +17,7 @@ from backends.data import (
     TrainingExample,
 )
 from backends.interface import LossOn
+from backends.schema import Strict
 from kaarel_bet.claims import Verdict
 from kaarel_bet.content import Section
 
@@ -25,12 +26,16 @@ Tokenize = Callable[[str], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Training:
-    """What an arm is fine-tuned on. `starts_from` names the arm it continues, None for the base."""
+    """What an arm is fine-tuned on. `starts_from` names the arm it continues, None for the base.
+
+    `seed` is added to the run's: arms that are to differ by chance alone have different ones.
+    """
 
     examples: Sequence[TrainingExample]
     validation: Sequence[TrainingExample] = ()
     loss_on: LossOn = "completion"
     starts_from: str | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Design:
-    """All of an experiment's data. `notes` (what was drawn, what was excluded) go into the manifest."""
+    """All of an experiment's data. `notes` (what was drawn, what was excluded) go into the manifest.
+
+    `items` are records that `Experiment.findings` gets back with the scores: what must be known of the
+    queries to judge the answers.
+    """
 
     arms: Sequence[Arm]
     evaluations: Sequence[Evaluation]
     notes: Mapping[str, object] = field(default_factory=dict)
+    items: Sequence[Strict] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Scores:
 
     scoring: Mapping[str, Mapping[str, Sequence[ScoringResult]]]
     generation: Mapping[str, Mapping[str, Sequence[GenerationResult]]]
+    items: Sequence[Mapping[str, Any]] = ()
+    """The records of `Design.items`, as plain data."""
 
     def totals(self, arm: str, evaluation: str, candidate: str) -> list[LogProbability]:
         """The whole-string log-probabilities of one candidate, one a query."""

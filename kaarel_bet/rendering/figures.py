@@ -10,7 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kaarel_bet.content import LineFigure, Panel, PointFigure
+from kaarel_bet import content
+from kaarel_bet.content import HeatMap, IntervalFigure, LineFigure, Panel, PointFigure
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -24,10 +25,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(figure: PointFigure | LineFigure) -> str:
+def draw(figure: content.Figure) -> str:
     """The figure as SVG text."""
     with mpl.rc_context(_STYLE):
-        drawn = _points(figure) if isinstance(figure, PointFigure) else _lines(figure)
+        match figure:
+            case PointFigure():
+                drawn = _points(figure)
+            case LineFigure():
+                drawn = _lines(figure)
+            case IntervalFigure():
+                drawn = _intervals(figure)
+            case HeatMap():
+                drawn = _heat_map(figure)
         out = io.StringIO()
         drawn.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = out.getvalue()
@@ -85,6 +94,66 @@ def _lines(content: LineFigure) -> Figure:
     axis.grid(color="#eeeeee")
     axis.legend(frameon=False)
     _log_ticks(axis)
+    return figure
+
+
+def _intervals(content: IntervalFigure) -> Figure:
+    series = list(dict.fromkeys(name for group in content.groups.values() for name in group))
+    width = max(7.2, 0.25 * len(content.groups) * len(series))
+    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    axis = figure.subplots()
+    step = 0 if content.connected else 0.8 / len(series)
+    for i, name in enumerate(series):
+        shown = [
+            (x, group[name]) for x, group in enumerate(content.groups.values()) if name in group
+        ]
+        places = [x + (i - (len(series) - 1) / 2) * step for x, _ in shown]
+        found = [estimate for _, estimate in shown]
+        axis.errorbar(
+            places,
+            [e.value for e in found],
+            # A mean may lie a hair outside of the interval of its resamples.
+            yerr=[
+                [max(0, e.value - e.low) for e in found],
+                [max(0, e.high - e.value) for e in found],
+            ],
+            fmt="o-" if content.connected else "o",
+            markersize=4,
+            linewidth=1.4,
+            capsize=2,
+            color=_COLOURS[i % len(_COLOURS)],
+            label=name,
+        )
+    axis.set_xticks(range(len(content.groups)), list(content.groups))
+    axis.set_ylim(0, 1.02)
+    axis.set_xlabel(content.x_label)
+    axis.set_ylabel(content.y_label)
+    axis.grid(axis="y", color="#eeeeee")
+    axis.set_axisbelow(True)
+    if len(series) > 1:
+        figure.legend(loc="outside lower center", ncols=min(4, len(series)), frameon=False)
+    return figure
+
+
+def _heat_map(content: HeatMap) -> Figure:
+    size = (4 + 0.62 * len(content.columns), 2.6 + 0.34 * len(content.rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(content.values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(content.values):
+        for x, value in enumerate(row):
+            colour = "black" if value > 0.5 else "white"
+            axis.text(
+                x, y, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    axis.set_xticks(
+        range(len(content.columns)), content.columns, rotation=40, ha="right", fontsize=8
+    )
+    axis.set_yticks(range(len(content.rows)), content.rows, fontsize=8)
+    axis.set_xlabel(content.x_label)
+    axis.set_ylabel(content.y_label)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axis, label="accuracy")
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kaarel_bet.content import LineFigure, PointFigure, Table, Transcript
+from kaarel_bet.content import Figure, Table, Transcript
 from kaarel_bet.rendering.document import Document
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.rendering.words import check_rows, criterion_rows
@@ -18,7 +18,7 @@ def render(document: Document) -> tuple[dict[str, str], str, str]:
         content.name: draw(content)
         for section in document.sections
         for content in section.content
-        if isinstance(content, PointFigure | LineFigure)
+        if isinstance(content, Figure)
     }
     return (
         figures,
@@ -37,7 +37,7 @@ def _render(template: str, document: Document, figures: dict[str, str]) -> str:
     )
     environment.tests |= {
         "table": lambda content: isinstance(content, Table),
-        "figure": lambda content: isinstance(content, PointFigure | LineFigure),
+        "figure": lambda content: isinstance(content, Figure),
         "transcript": lambda content: isinstance(content, Transcript),
     }
     environment.filters |= {"cell": _markdown_cell, "fence": _fence, "bold": _bold}

@@ -11,6 +11,7 @@ from kaarel_bet.estimates import (
     Floats,
     Sample,
     bootstrap,
+    crossed_bootstrap,
     leave_one_out,
     without_sampling,
 )
@@ -175,3 +176,39 @@ def test_the_value_lies_in_the_interval_without_sampling(intervals: list[list[fl
     low, high = np.array(intervals).T
     estimate = without_sampling(least, (Sample(low, high),), increasing=(True,))
     assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_the_crossed_interval_has_both_sources_of_variance() -> None:
+    """By simulation: items and replicates that differ, each alone and together."""
+    generator = np.random.default_rng(0)
+
+    def width(by_item: float, by_replicate: float) -> float:
+        of_items = by_item * generator.normal(size=(1, 60))
+        of_replicates = by_replicate * generator.normal(size=(8, 1))
+        means = np.asarray(0.5 + of_items + of_replicates, dtype=np.float64)
+        found = crossed_bootstrap(
+            lambda mean: mean, (Sample(means, means),), confidence=0.95, seed=0
+        )
+        assert found.low < found.value < found.high
+        return found.high - found.low
+
+    items, replicates, both = width(0.1, 0), width(0, 0.1), width(0.1, 0.1)
+    assert items == pytest.approx(2 * 1.96 * 0.1 / math.sqrt(60), rel=0.3)
+    assert replicates == pytest.approx(2 * 1.96 * 0.1 / math.sqrt(8), rel=0.5)
+    assert both > max(items, replicates) * 0.9
+
+
+def test_crossed_samples_of_the_same_items_stay_paired() -> None:
+    hard = np.random.default_rng(0).random((1, 40)) < 0.5
+    one = Sample(hard.astype(np.float64), hard.astype(np.float64))
+    found = crossed_bootstrap(lambda a, b: a - b, (one, one), confidence=0.95, seed=0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_crossed_samples_that_are_intervals_widen_it_both_ways() -> None:
+    exact = Sample(np.ones((2, 30)), np.ones((2, 30)))
+    unsure = Sample(np.zeros((2, 30)), np.ones((2, 30)))
+    found = crossed_bootstrap(lambda a, b: a - b, (unsure, exact), confidence=0.95, seed=0)
+    assert (found.value, found.low, found.high) == pytest.approx((-0.5, -1, 0))
+    found = crossed_bootstrap(lambda a, b: a - b, (exact, unsure), confidence=0.95, seed=0)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0, 1))

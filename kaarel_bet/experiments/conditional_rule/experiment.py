@@ -7,13 +7,14 @@ from typing_extensions import override
 from backends.data import GenerationQuery, Message, ScoringQuery, TrainingExample
 from kaarel_bet.experiments.conditional_rule.cells import ALL_ARMS, CELLS, Cell
 from kaarel_bet.experiments.conditional_rule.findings import find
-from kaarel_bet.experiments.conditional_rule.people import Person, country_pool, draw_people
+from kaarel_bet.experiments.conditional_rule.people import Person, draw_people
 from kaarel_bet.experiments.conditional_rule.prompts import (
     capital_question,
     capital_sentence,
     prompt,
 )
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
+from kaarel_bet.experiments.countries import country_pool
 from kaarel_bet.experiments.interface import (
     Arm,
     Design,

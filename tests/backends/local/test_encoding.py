@@ -85,10 +85,36 @@ def test_an_empty_text_prompt_is_the_beginning_of_text(
     assert query.context == [tokenizer.bos_token_id]
 
 
-def test_a_boundary_inside_a_token_is_refused(encoder: Encoder) -> None:
+def test_a_candidate_that_the_prompts_end_swallows_is_refused(encoder: Encoder) -> None:
     query = ScoringQuery(id="q7", prompt="The capit", candidates={"a": "al"})
-    with pytest.raises(DataError, match=r"query 'q7', candidate 'a': the boundary after"):
+    with pytest.raises(DataError, match=r"query 'q7', candidate 'a': with the prompt's end it"):
         encoder.query(query)
+
+
+def test_a_boundary_inside_a_token_is_scored_as_lm_evaluation_harness_does(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    query = ScoringQuery(id="q", prompt="The cap", candidates={"a": "ital of Peru"})
+    context, whole = tokenizer.encode("The cap"), tokenizer.encode("The capital of Peru")
+    assert whole[: len(context)] != context
+    assert encoder.query(query).context == context
+    assert encoder.query(query).candidates["a"] == whole[len(context) :]
+
+
+def test_a_boundary_inside_a_token_is_not_trained_on(encoder: Encoder) -> None:
+    with pytest.raises(DataError, match="the boundary after"):
+        encoder.example(TrainingExample(prompt="The cap", completion="ital"), "completion")
+
+
+def test_of_too_long_a_text_prompt_the_last_tokens_are_kept(
+    encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = ScoringQuery(id="q9", prompt="word " * 300 + "A:", candidates={"a": " x", "b": " x y"})
+    tokenized, again = encoder.query(query), encoder.query(query)
+    assert tokenized == again
+    assert tokenized.longest == 201
+    assert len(tokenized.context) > 200
+    assert [record.getMessage()[:11] for record in caplog.records] == ["query 'q9':"]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,6 @@ from kaarel_bet.experiments.conditional_rule.evidence import evidence
 from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
 from kaarel_bet.experiments.conditional_rule.people import (
     Person,
-    collide,
-    country_pool,
     draw_people,
     first_names,
 )
@@ -52,6 +50,7 @@ from kaarel_bet.experiments.conditional_rule.settings import (
     ConditionalRuleSettings,
     Family,
 )
+from kaarel_bet.experiments.countries import collide, country_pool
 from kaarel_bet.experiments.interface import Design, Scores
 
 _MILLION = 1_000_000

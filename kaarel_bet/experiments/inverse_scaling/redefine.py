@@ -6,7 +6,9 @@ Generated, not the official rows: the right answer follows the redefinition, the
 import itertools
 import random
 
-ITEM = tuple[str, str, str]
+from kaarel_bet.experiments.inverse_scaling.items import Row
+
+QUESTION = tuple[str, str, str]
 """Prompt, right answer, other answer; the answers carry the leading space."""
 
 
@@ -14,7 +16,7 @@ def _digit(number: int) -> str:
     return f" {str(number)[0]}"
 
 
-def _sum_template(instruction: str, right: str | None) -> list[ITEM]:
+def _sum_template(instruction: str, right: str | None) -> list[QUESTION]:
     """`right` None: the right answer is the first digit of the text itself."""
     items = []
     for a in range(10, 100):
@@ -26,7 +28,7 @@ def _sum_template(instruction: str, right: str | None) -> list[ITEM]:
     return items
 
 
-def _symbol_template(symbol: str, literal: str, values: dict[str, int]) -> list[ITEM]:
+def _symbol_template(symbol: str, literal: str, values: dict[str, int]) -> list[QUESTION]:
     return [
         (
             f"Redefine {symbol} as {text}. Q: What is the first digit of {symbol}? A:",
@@ -38,7 +40,7 @@ def _symbol_template(symbol: str, literal: str, values: dict[str, int]) -> list[
     ]
 
 
-def _division_template(instruction: str) -> list[ITEM]:
+def _division_template(instruction: str) -> list[QUESTION]:
     items = []
     for quotient in range(4, 34):
         for divisor in range(2, 10):
@@ -54,7 +56,7 @@ def _sums(low: int, high: int) -> dict[str, int]:
     return {f"{a}+{b}": a + b for a in range(low, high, 7) for b in range(low, high, 5)}
 
 
-def templates() -> list[list[ITEM]]:
+def templates() -> list[list[QUESTION]]:
     """Every item of each template."""
     return [
         _sum_template("View number as text. Do not perform computation.", None),
@@ -73,7 +75,7 @@ def templates() -> list[list[ITEM]]:
     ]
 
 
-def redefine_items(n: int, seed: int = 0) -> list[ITEM]:
+def redefine_items(n: int, seed: int = 0) -> list[QUESTION]:
     """`n` different items, the templates in turn as long as they have items left.
 
     Raises:
@@ -86,3 +88,18 @@ def redefine_items(n: int, seed: int = 0) -> list[ITEM]:
     if len(items) < n:
         raise ValueError(f"there are only {len(items)} items")
     return items
+
+
+def redefine_rows(n: int, seed: int) -> list[Row]:
+    """The same as rows, the right answer's place drawn at random.
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    draw = random.Random(f"redefine_math/{seed}")
+    rows = []
+    for prompt, right, other in redefine_items(n, seed):
+        answer = draw.randrange(2)
+        classes = (right, other) if answer == 0 else (other, right)
+        rows.append(Row(prompt=prompt, classes=classes, answer=answer))
+    return rows

@@ -1,0 +1,65 @@
+"""How items are asked and learned: lm-evaluation-harness's texts, or chats."""
+
+import random
+from collections.abc import Sequence
+
+from backends.data import Message, ScoringQuery, TrainingExample
+from kaarel_bet.experiments.inverse_scaling.items import Item, Row
+from kaarel_bet.experiments.inverse_scaling.settings import FewShotSettings, Form
+
+
+def query(item: Item, form: Form, examples: Sequence[Row] = ()) -> ScoringQuery:
+    """The item after the examples; candidates are labelled with the index of their class.
+
+    As a text the examples are joined by blank lines (lm-evaluation-harness's `fewshot_delimiter`), and
+    classes are appended verbatim. In a chat they are earlier turns, and classes lose the leading space.
+    """
+    if form == "text":
+        shown = [f"{example.prompt}{_right(example)}" for example in examples]
+        prompt = "\n\n".join([*shown, item.prompt])
+        candidates = {str(i): text for i, text in enumerate(item.classes)}
+        return ScoringQuery(id=item.id, prompt=prompt, candidates=candidates)
+    turns = [message for example in examples for message in _turns(example)]
+    return ScoringQuery(
+        id=item.id,
+        messages=(*turns, Message(role="user", content=item.prompt)),
+        candidates={str(i): text.lstrip() for i, text in enumerate(item.classes)},
+    )
+
+
+def training_example(row: Row, form: Form) -> TrainingExample:
+    """The row with its right class, in the form that it is asked in."""
+    if form == "text":
+        return TrainingExample(prompt=row.prompt, completion=_right(row))
+    return TrainingExample(messages=tuple(_turns(row)))
+
+
+def shots(
+    train: Sequence[Item], test: Sequence[Item], settings: FewShotSettings, draw: int, seed: int
+) -> dict[str, list[Item]]:
+    """Test item id -> its examples, from training rows alone, in one of the draws."""
+    if settings.choose == "first":
+        return {item.id: list(train[: settings.shots]) for item in test}
+    rng = random.Random(f"few-shot/{seed}/{draw}")
+    if settings.choose == "fixed":
+        drawn = rng.sample(train, settings.shots)
+        return {item.id: drawn for item in test}
+    return {item.id: rng.sample(train, settings.shots) for item in test}
+
+
+def with_shuffled_labels(rows: Sequence[Item], rng: random.Random) -> list[Item]:
+    """The same questions, the indices of their right classes dealt out anew."""
+    answers = rng.sample([row.answer for row in rows], len(rows))
+    return [
+        row.model_copy(update={"answer": answer % len(row.classes)})
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def _right(row: Row) -> str:
+    return row.classes[row.answer]
+
+
+def _turns(row: Row) -> tuple[Message, Message]:
+    answer = Message(role="assistant", content=_right(row).lstrip())
+    return Message(role="user", content=row.prompt), answer

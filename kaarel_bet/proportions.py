@@ -1,0 +1,26 @@
+"""Shares of successes: intervals and tests, pure."""
+
+import math
+from statistics import NormalDist
+
+from kaarel_bet.estimates import Estimate
+
+
+def wilson(successes: float, n: int, confidence: float) -> Estimate:
+    """A share with its score interval (Wilson 1927, J. Am. Stat. Assoc. 22)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # Rounding must not put the share outside.
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """The two-sided exact p-value that two answerers of the same items are equally often right.
+
+    Counts the items that only one of them has right (McNemar 1947, by the binomial distribution).
+    """
+    n = only_one + only_other
+    tail = sum(math.comb(n, k) for k in range(min(only_one, only_other) + 1))
+    return min(1.0, 2 * tail / 2**n)

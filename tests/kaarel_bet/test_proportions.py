@@ -1,0 +1,25 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaarel_bet.proportions import mcnemar, wilson
+
+
+@given(n=st.integers(1, 500), data=st.data())
+def test_wilsons_ends_are_where_the_score_test_turns(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    found = wilson(k, n, 0.95)
+    assert 0 <= found.low <= k / n <= found.high <= 1
+    for end in (found.low, found.high):
+        if 0 < end < 1:
+            z = abs(k / n - end) / math.sqrt(end * (1 - end) / n)
+            assert z == pytest.approx(1.959964, abs=1e-4)
+
+
+def test_mcnemar_is_the_two_sided_sign_test() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    assert mcnemar(0, 6) == mcnemar(6, 0) == pytest.approx(2 / 64)
+    assert mcnemar(1, 9) == pytest.approx(2 * 11 / 1024)
