@@ -258,7 +258,8 @@ def test_another_seed_gives_other_data() -> None:
 
 
 _PRINT_PEOPLE = """
-from kaarel_bet.experiments.conditional_rule.people import country_pool, draw_people
+from kaarel_bet.experiments.conditional_rule.people import draw_people
+from kaarel_bet.experiments.countries import country_pool
 tokenize = lambda text: tuple(text.encode())
 print(draw_people(40, country_pool(10**6, tokenize), tokenize, 0))
 """
