@@ -9,7 +9,6 @@ Nothing else should be running.
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -17,11 +16,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from environments import HERE, peer_command
 from jobs import Job, Measured, TrainingJob
 from works import COMPARISONS, GROWTHS, Comparison, Growth
-
-HERE = Path(__file__).parent
-SHARED_VERSIONS = ("torch", "transformers", "peft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +110,7 @@ def _rate(measured: Measured) -> float:
 
 
 def _peer(work: Comparison) -> list[str]:
-    script = str(HERE / "peers" / work.peer.script)
-    if work.peer.packages is None:
-        return [sys.executable, script]
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED_VERSIONS]
-    packages = [word for pin in (*pins, *work.peer.packages) for word in ("--with", pin)]
-    uv = str(HERE.parent / "scripts" / "uv")
-    return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *packages, script]
+    return peer_command(work.peer.script, work.peer.packages)
 
 
 def _run(command: list[str], job: Job) -> Measured:

@@ -1,0 +1,24 @@
+"""The worker that scores with lm-evaluation-harness's `local-completions`, pointed at our own server.
+
+`python benchmarks/ours_served.py JOB`: the harness runs in its own environment, the server in this one.
+"""
+
+import json
+import subprocess
+import sys
+
+from environments import peer_command
+from own_server import own_server
+
+HARNESS = ("lm-eval[hf,api]==0.4.13",)
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    with own_server(job["model"], f"local.scoring.dtype={job['dtype']}") as base_url:
+        command = peer_command("lm_eval_served.py", HARNESS)
+        subprocess.run([*command, sys.argv[1], base_url], check=True)
+
+
+if __name__ == "__main__":
+    main()
