@@ -1,4 +1,4 @@
-"""The worker that scores with lm-evaluation-harness's `local-completions`: `JOB BASE_URL`; see ../jobs.py."""
+"""Scores with lm-evaluation-harness's `local-completions` at a server: `JOB BASE_URL`; see ../jobs.py."""
 
 import json
 import os
