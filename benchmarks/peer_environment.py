@@ -1,6 +1,7 @@
-"""Environments of their own for peers, with the versions of torch and the like that are here."""
+"""The peers' commands: a script of peers/ in an environment with the packages that the peer needs."""
 
 import importlib.metadata
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +9,18 @@ _HERE = Path(__file__).parent
 _SHARED_VERSIONS = ("torch", "transformers", "peft")
 
 
-def peer_command(script: str, packages: Sequence[str]) -> list[str]:
-    """The start of the command that runs a script of peers/ with those packages."""
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _SHARED_VERSIONS]
-    installed = [word for pin in (*pins, *packages) for word in ("--with", pin)]
-    uv = str(_HERE.parent / "scripts" / "uv")
+def peer_command(script: str, packages: Sequence[str] | None) -> list[str]:
+    """Runs it in this environment where `packages` is None, else in one of its own.
+
+    That one has the same versions of torch, transformers and peft as this one.
+    """
     path = str(_HERE / "peers" / script)
-    return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *installed, path]
+    return [sys.executable, path] if packages is None else [*environment(packages), path]
+
+
+def environment(packages: Sequence[str]) -> list[str]:
+    """The words that run a command in an environment with these packages."""
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _SHARED_VERSIONS]
+    words = [word for pin in (*pins, *packages) for word in ("--with", pin)]
+    uv = str(_HERE.parent / "scripts" / "uv")
+    return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *words]

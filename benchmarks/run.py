@@ -112,8 +112,6 @@ def _rate(measured: Measured) -> float:
 
 
 def _peer(work: Comparison) -> list[str]:
-    if work.peer.packages is None:
-        return [sys.executable, str(HERE / "peers" / work.peer.script)]
     return peer_command(work.peer.script, work.peer.packages)
 
 

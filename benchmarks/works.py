@@ -40,7 +40,7 @@ class Comparison:
 
     name: str
     peer: Peer
-    target: float
+    target: float | None
     job: Callable[[Path], Job]
     worker: str = "ours.py"
 
@@ -176,6 +176,13 @@ COMPARISONS = (
         "score 200 redefine items, fixed 5-shot", LM_EVAL, 10, partial(_score_redefine, shots=SHOTS)
     ),
     Comparison("score 200 redefine items, zero-shot", LM_EVAL, 2, _score_redefine),
+    Comparison(
+        "score 50 redefine items, over our server",
+        LM_EVAL,
+        None,
+        partial(_score_redefine, n=50),
+        "ours_served.py",
+    ),
     Comparison("score the bet's evaluations", TRANSFORMERS, 4, _score_bet),
     Comparison("openai: 5,000 scoring queries", OPENAI, 1 / 1.2, _ask_service, "ours_openai.py"),
 )

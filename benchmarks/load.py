@@ -1,0 +1,114 @@
+"""Chat requests from many clients at once: nothing lost, latency, throughput.
+
+    uv run python benchmarks/load.py [--requests N] [--clients N] [--no-training] [--url URL --model M]
+
+Ours, on the embedded model, while it trains as well; with --url, another server, without logprobs.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import time
+from collections import Counter
+
+from openai import AsyncOpenAI, OpenAI, OpenAIError
+from own_server import own_server
+
+MODEL = "embedded:smollm2-135m-instruct"
+TRAINING_FILE_LINES = 512
+MAX_TOKENS = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--requests", type=int, default=5_000)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--no-training", action="store_true")
+    parser.add_argument("--url", help="another server")
+    parser.add_argument("--model", help="what it calls its model")
+    options = parser.parse_args()
+    if options.url:
+        load = _load(options.url, options.model, options.requests, options.clients, logprobs=False)
+        print(json.dumps(asyncio.run(load)))
+        return
+    with own_server(MODEL) as url:
+        client = OpenAI(base_url=url, api_key="any", max_retries=0)
+        model = client.models.list().data[0].id
+        job = None if options.no_training else _start_training(client, model)
+        load = _load(url, model, options.requests, options.clients, logprobs=True)
+        result = asyncio.run(load)
+        if job is not None:
+            result["job_afterwards"] = client.fine_tuning.jobs.retrieve(job).status
+            client.fine_tuning.jobs.cancel(job)
+        print(json.dumps(result))
+
+
+def _start_training(client: OpenAI, model: str) -> str:
+    """A job that lasts longer than the requests; returns once it trains."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is person {number}'s favourite country?"},
+                {"role": "assistant", "content": "France"},
+            ]
+        }
+        for number in range(TRAINING_FILE_LINES)
+    ]
+    lines = io.BytesIO("\n".join(json.dumps(row) for row in rows).encode())
+    file = client.files.create(file=("load.jsonl", lines), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        training_file=file.id,
+        model=model,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50}}},
+    )
+    while not any("tep" in e.message for e in client.fine_tuning.jobs.list_events(job.id).data):
+        if client.fine_tuning.jobs.retrieve(job.id).status in ("failed", "cancelled"):
+            raise RuntimeError("the job did not start")
+        time.sleep(1)
+    return job.id
+
+
+async def _load(url: str, model: str, n: int, clients: int, *, logprobs: bool) -> dict:
+    latencies: list[float] = []
+    errors: Counter[str] = Counter()
+    numbers = iter(range(n))
+    extra = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
+
+    async def client() -> None:
+        async with AsyncOpenAI(base_url=url, api_key="any", max_retries=0, timeout=600) as one:
+            for number in numbers:
+                question = f"What is person {number}'s favourite country?"
+                started = time.monotonic()
+                try:
+                    answer = await one.chat.completions.create(
+                        model=model,
+                        messages=[{"role": "user", "content": question}],
+                        max_tokens=MAX_TOKENS,
+                        temperature=0,
+                        **extra,
+                    )
+                    told = answer.choices[0].logprobs
+                    if logprobs and not (told and told.content):
+                        errors["no logprobs"] += 1
+                except OpenAIError as error:
+                    errors[type(error).__name__] += 1
+                latencies.append(time.monotonic() - started)
+
+    started = time.monotonic()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    seconds = time.monotonic() - started
+    return {
+        "requests": n,
+        "finished": len(latencies),
+        "errors": dict(errors),
+        "seconds": seconds,
+        "requests_per_second": n / seconds,
+        "median_seconds": statistics.median(latencies),
+        "percentile_95_seconds": statistics.quantiles(latencies, n=20)[-1],
+    }
+
+
+if __name__ == "__main__":
+    main()
