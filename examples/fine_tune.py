@@ -1,7 +1,6 @@
 """Fine-tune, wait, ask: OPENAI_BASE_URL=http://127.0.0.1:8000/v1 python examples/fine_tune.py [MODEL]
 
-The server: `kaarel-bet serve`. OPENAI_API_KEY may be anything where the server has no key.
-"""
+The server: `kaarel-bet serve`. OPENAI_API_KEY may be anything where the server has no key."""
 
 import json
 import sys
