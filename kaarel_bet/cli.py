@@ -90,7 +90,9 @@ def _open(options: argparse.Namespace, console: Console) -> Session:
 
 
 def _how_to_go_on(session: Session | None) -> str:
-    if session is None or not session.run.exists:
+    if session is None:
+        return "stopped"
+    if not session.run.exists:
         return "stopped; nothing was written"
     words = [*_run_command(), "--run-dir", str(session.run.path)]
     return f"stopped; go on with: {shlex.join(words)}"

@@ -57,13 +57,13 @@ def run(options: argparse.Namespace) -> None:
 def _assignments(options: argparse.Namespace) -> list[str]:
     """The options as `--set` has them."""
     given = {flag: getattr(options, name) for name, (flag, _, _) in _FLAGS.items()}
-    chosen = [f"{flag}={_yaml(value)}" for flag, value in given.items() if value is not None]
+    # JSON's strings are YAML's as well: a directory may well be called 2026.
+    chosen = [
+        f"{flag}={value if flag == 'server.port' else json.dumps(value)}"
+        for flag, value in given.items()
+        if value is not None
+    ]
     return [*chosen, *(["server.allow_hub=true"] if options.allow_hub else [])]
-
-
-def _yaml(value: str) -> str:
-    """A number as it is, anything else as the string it is: JSON's strings are YAML's as well."""
-    return value if value.isdecimal() else json.dumps(value)
 
 
 def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None) -> None:

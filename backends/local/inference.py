@@ -154,11 +154,10 @@ class Inference:
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(self._has_work)
+                if self._closed:
+                    break  # what has arrived is told so below
                 arrived, self._arrived = self._arrived, []
                 forgotten, self._forgotten = self._forgotten, []
-            if self._closed:
-                self._arrived = arrived
-                break
             try:
                 self._scheduler = self._scheduler or Scheduler(self._open())
             except Exception as error:  # whoever asked is told; the next may have better luck

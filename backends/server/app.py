@@ -10,6 +10,7 @@ from backends.server.auth import RequireKey
 from backends.server.errors import install_error_handlers
 from backends.server.limits import LimitBody
 from backends.server.observation import Observe
+from backends.server.origin import RefuseForeign
 from backends.server.routes import (
     batches,
     chat,
@@ -59,5 +60,6 @@ def create_app(
         LimitBody, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes
     )
     app.add_middleware(RequireKey, key=api_key)
+    app.add_middleware(RefuseForeign, loopback_only=api_key is None)
     app.add_middleware(Observe, metrics=service.metrics)
     return app

@@ -61,14 +61,15 @@ def check_exposure(host: str, key: str | None) -> None:
     Raises:
         SettingsError: the host is another and there is no key.
     """
-    if key is None and not _is_loopback(host):
+    if key is None and not is_loopback(host):
         raise SettingsError(
             f"server.host: {host} is open to other machines, which takes a key: set {KEY_VARIABLE} "
             "or give --api-key-file"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-from openai.types import Batch, BatchRequestCounts, BatchUsage
+from openai.types import Batch, BatchError, BatchRequestCounts, BatchUsage
 from openai.types.batch import Errors
 from openai.types.batch_usage import InputTokensDetails, OutputTokensDetails
 from starlette.types import ASGIApp
@@ -56,12 +56,13 @@ class Batches:
         self._max_unfinished = max_unfinished
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._http: httpx.AsyncClient | None = None
+        self._closing = False
 
     def start(self, app: ASGIApp, api_key: str | None) -> None:
         """Takes up what an earlier server left; `app` is who is asked, with the key that it wants."""
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
-            base_url="http://batch",
+            base_url="http://127.0.0.1",
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
         )
         for batch in self._unfinished():
@@ -69,6 +70,7 @@ class Batches:
 
     async def close(self) -> None:
         """Stops; the next server takes the batches up."""
+        self._closing = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel("closing")
@@ -119,41 +121,52 @@ class Batches:
     def _begin(self, identifier: str) -> None:
         task = asyncio.create_task(self._run(identifier))
         self._tasks[identifier] = task
-        task.add_done_callback(lambda _: self._tasks.pop(identifier, None))
+        task.add_done_callback(lambda _: self._ended(identifier))
+
+    def _ended(self, identifier: str) -> None:
+        self._tasks.pop(identifier, None)
+        if not self._closing and self.get(identifier).status == "cancelling":
+            # It was cancelled before it had answered, or even read, anything.
+            self._change(identifier, status="cancelled", cancelled_at=now())
+            shutil.rmtree(self._data.batch(identifier), ignore_errors=True)
 
     def _change(self, identifier: str, **update: object) -> Batch:
         return self._records.change(identifier, lambda batch: batch.model_copy(update=update))
 
     async def _run(self, identifier: str) -> None:
-        batch = self.get(identifier)
+        """Answers the batch and closes it, whatever happens on the way."""
         directory = self._data.batch(identifier)
         try:
+            batch = self.get(identifier)
             requests = await asyncio.to_thread(
                 read_requests, directory / "input.jsonl", batch.endpoint
             )
+            self._finish(batch, requests, await self._ending(batch, requests))
         except InvalidBatch as problem:
-            errors = Errors(data=problem.errors, object="list")
-            self._change(identifier, status="failed", failed_at=now(), errors=errors)
+            self._fail(identifier, problem.errors)
             shutil.rmtree(directory, ignore_errors=True)
-            return
-        try:
-            if batch.status != "cancelling":
-                await self._answer_all(batch, requests)
-            status = "completed"
-        except TimeoutError:
-            status = "expired"
-        except asyncio.CancelledError:
-            if self.get(identifier).status != "cancelling":
-                raise  # the server closes
-            status = "cancelled"
-        except Exception:
+        except Exception as error:
+            # The answers stay in the directory, for whoever looks after the server.
             _log.exception("batch %s", identifier)
-            errors = Errors(data=[], object="list")
-            self._change(identifier, status="failed", failed_at=now(), errors=errors)
-            return
-        if batch.status == "cancelling":
-            status = "cancelled"
-        self._finish(batch, requests, status)
+            self._fail(identifier, [BatchError(code="server_error", message=str(error))])
+
+    def _fail(self, identifier: str, problems: list[BatchError]) -> None:
+        errors = Errors(data=problems, object="list")
+        self._change(identifier, status="failed", failed_at=now(), errors=errors)
+
+    async def _ending(self, batch: Batch, requests: Sequence[BatchRequest]) -> str:
+        """Answers what is not answered yet; returns the status that the batch comes to."""
+        if batch.cancelling_at is not None:
+            return "cancelled"
+        try:
+            await self._answer_all(batch, requests)
+        except TimeoutError:
+            return "expired"
+        except asyncio.CancelledError:
+            if self.get(batch.id).cancelling_at is None:
+                raise
+            return "cancelled"
+        return "completed"
 
     async def _answer_all(self, batch: Batch, requests: Sequence[BatchRequest]) -> None:
         """Raises TimeoutError when the batch's time is over."""

@@ -9,6 +9,7 @@ server.lock training.lock
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -64,6 +65,16 @@ class DataDirectory:
     def adapter(self, name: str) -> Path:
         """An adapter's directory, by the id of the job that made it."""
         return self.path / "models" / name
+
+    def sweep(self, kind: str, has_record: Callable[[str], bool]) -> None:
+        """Deletes the files, jobs or batches without a record, which a killed server could not write."""
+        for path in (self.path / kind).iterdir():
+            if has_record(path.name):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def remove_work(self, job_id: str) -> None:
         """Deletes a finished job's working directory and the checkpoint of its training."""

@@ -131,6 +131,9 @@ class ChatRequest(GenerationRequest):
         return self
 
 
+_MOST_ANSWERS = 2048
+"""Of one request: no more than one each for as many prompts as it may have."""
+
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
 TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
@@ -152,6 +155,8 @@ class CompletionRequest(GenerationRequest):
             raise ValueError("'max_tokens' must be at least 1, unless 'echo' is true")
         if self.best_of not in (None, self.n or 1):
             raise ValueError("'best_of' other than 'n' is not offered here")
+        if len(self.prompts) * (self.n or 1) > _MOST_ANSWERS:
+            raise ValueError(f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
         return self
 
     @property

@@ -32,6 +32,7 @@ class Service:
         self.data = DataDirectory(Path(settings.data_dir))
         self.store = Store(self.data.database)
         self.records = Records(self.store)
+        self._sweep()
         self.metrics = Metrics(self.records)
         self.files = Files(self.records, self.data, settings)
         self.models = Models(self.records, self.data, local, settings.organization)
@@ -58,6 +59,15 @@ class Service:
     def token_texts(self) -> TokenTexts:
         """What tokens are called."""
         return TokenTexts(self.inference.tokenizer)
+
+    def _sweep(self) -> None:
+        kept = {
+            "files": self.records.files,
+            "jobs": self.records.jobs,
+            "batches": self.records.batches,
+        }
+        for kind, records in kept.items():
+            self.data.sweep(kind, lambda name, records=records: records.get(name) is not None)
 
     async def close(self) -> None:
         """Stops all work; what is unfinished is taken up by the next server on this data."""

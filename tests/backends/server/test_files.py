@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import openai
 import pytest
 
@@ -137,3 +139,18 @@ def test_a_file_can_be_given_a_lifetime(
             purpose="batch",
             expires_after={"anchor": "created_at", "seconds": 1},
         )
+
+
+def test_what_a_killed_server_left_without_a_record_is_deleted(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    first = start_server(data_dir=str(tmp_path / "data"))
+    kept = first.upload()
+    first.stop()
+    (tmp_path / "data" / "files" / "file-lost").write_bytes(b"x")
+    (tmp_path / "data" / "files" / "file-half.partial").write_bytes(b"x")
+    (tmp_path / "data" / "jobs" / "ftjob-lost").mkdir()
+    second = start_server(data_dir=str(tmp_path / "data"))
+    assert [path.name for path in (tmp_path / "data" / "files").iterdir()] == [kept.id]
+    assert list((tmp_path / "data" / "jobs").iterdir()) == []
+    assert second.client().files.content(kept.id).content
