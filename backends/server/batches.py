@@ -37,6 +37,9 @@ FINISHED = ("failed", "completed", "expired", "cancelled")
 _log = logging.getLogger(__name__)
 
 
+_OURS = "The server failed at this batch; its log says why."
+
+
 class Batches:
     """The batches and the tasks that work on them; all methods belong to the server's event loop."""
 
@@ -126,9 +129,8 @@ class Batches:
     def _ended(self, identifier: str) -> None:
         self._tasks.pop(identifier, None)
         if not self._closing and self.get(identifier).status == "cancelling":
-            # It was cancelled before it had answered, or even read, anything.
-            self._change(identifier, status="cancelled", cancelled_at=now())
-            shutil.rmtree(self._data.batch(identifier), ignore_errors=True)
+            # It was cancelled before its requests were read: once they are, what was answered is kept.
+            self._begin(identifier)
 
     def _change(self, identifier: str, **update: object) -> Batch:
         return self._records.change(identifier, lambda batch: batch.model_copy(update=update))
@@ -145,10 +147,10 @@ class Batches:
         except InvalidBatch as problem:
             self._fail(identifier, problem.errors)
             shutil.rmtree(directory, ignore_errors=True)
-        except Exception as error:
+        except Exception:
             # The answers stay in the directory, for whoever looks after the server.
             _log.exception("batch %s", identifier)
-            self._fail(identifier, [BatchError(code="server_error", message=str(error))])
+            self._fail(identifier, [BatchError(code="server_error", message=_OURS)])
 
     def _fail(self, identifier: str, problems: list[BatchError]) -> None:
         errors = Errors(data=problems, object="list")
