@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="compare with other programs, in environments of uv's making",
     )
+    parser.addoption("--slow", action="store_true", help="repeat what is repeated more often")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.server import RunningServer
 
-KILLS_ON_THE_WAY, KILLS_IN_SCORING = 10, 10
 FLAGS = (
     "backend=openai",
     "conditional_rule.n_names=10",
@@ -89,15 +88,16 @@ def totals(run: Path) -> dict[str, float]:
     }
 
 
-def test_a_run_killed_at_twenty_random_moments_ends_with_one_job_an_arm_and_the_same_scores(
-    server: RunningServer, tmp_path: Path
+def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_scores(
+    server: RunningServer, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
+    kills_on_the_way, kills_in_scoring = (10, 10) if pytestconfig.getoption("--slow") else (3, 2)
     draw = random.Random(4)
     killer = Killer()
     server.wrap(killer)
     run = tmp_path / "killed"
-    moments = [("/", draw.randint(1, 90)) for _ in range(KILLS_ON_THE_WAY)]
-    moments += [("/v1/completions", draw.randint(1, 20)) for _ in range(KILLS_IN_SCORING)]
+    moments = [("/", draw.randint(1, 90)) for _ in range(kills_on_the_way)]
+    moments += [("/v1/completions", draw.randint(1, 20)) for _ in range(kills_in_scoring)]
     for path, count in moments:
         process = subprocess.Popen(
             command(server, "--run-dir", str(run)),

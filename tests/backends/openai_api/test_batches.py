@@ -103,7 +103,8 @@ class BatchService(ToyService):
 
     def _finish(self, batch: dict[str, Any]) -> None:
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-        n_expired = self.expired.pop(0) if self.expired else 0
+        number = list(self.batches).index(batch["id"])
+        n_expired = self.expired[number] if number < len(self.expired) else 0
         outcomes = [self._outcome(line) for line in lines[n_expired:]]
         expired = {"code": "batch_expired", "message": "not done within 24 h"}
         lost = [
