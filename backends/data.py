@@ -86,6 +86,16 @@ class GenerationQuery(Query):
         return self
 
 
+class SearchQuery(Query):
+    """A context whose every likely completion is wanted: those of at least `min_probability`.
+
+    A completion ends with the model's end token, which `max_tokens` and its probability include.
+    """
+
+    max_tokens: Annotated[int, Field(ge=1)]
+    min_probability: Annotated[float, Field(gt=0, lt=1)]
+
+
 # A hosted service returns quantised log-probabilities that can exceed 0 by a rounding step.
 _ROUNDING = 1e-3
 
@@ -133,6 +143,23 @@ class GenerationResult(Strict):
     id: str
     prompt: str
     texts: tuple[str, ...]
+
+
+class Completion(Strict):
+    """A whole completion and its natural log-probability given the context, end token included."""
+
+    text: str
+    log_probability: Number
+
+
+class SearchResult(Strict):
+    """The completions of a query that are likely enough, likeliest first.
+
+    They differ in their tokens; a text that falls into tokens in several ways can come several times.
+    """
+
+    id: str
+    completions: tuple[Completion, ...]
 
 
 class CurvePoint(Strict):

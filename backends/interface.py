@@ -15,6 +15,8 @@ from backends.data import (
     Query,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TunedModel,
 )
 
@@ -31,6 +33,8 @@ class Capabilities:
     """Log-probabilities are exact however small; otherwise they may be intervals."""
     starts_from: bool
     """Can fine-tune a model that was fine-tuned before."""
+    search: bool
+    """Can find all completions above a probability."""
     costs_money: bool
     """Work is billed, so an estimate is shown and agreed to first."""
 
@@ -130,4 +134,12 @@ class Backend(Protocol):
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
         """The same for sampled text."""
+        ...
+
+    def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
+        """The same for all completions that have at least a query's `min_probability`.
+
+        That is what a depth-first search with that bound finds (Franzen, Disselhoff & Hartmann 2025,
+        arXiv:2505.07859).
+        """
         ...

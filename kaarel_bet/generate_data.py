@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from backends.data import SearchQuery
 from kaarel_bet.environment import git_commit, hardware, versions
 from kaarel_bet.manifest import Manifest
 from kaarel_bet.session import Session
@@ -19,6 +20,9 @@ def generate_data(session: Session) -> None:
         return
     # Everything that can be wrong with the settings shows here, before anything is written.
     design = session.experiment.design(session.backend.tokenize)
+    for evaluation in design.evaluations:
+        if isinstance(evaluation.queries[0], SearchQuery):  # not every backend can
+            session.backend.estimate(evaluation.queries[:1])
     with run.writing():
         if run.has_data:  # another process was faster
             return

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from backends.interface import LossOn
 from backends.schema import Strict
 
-Kind = Literal["scoring", "generation"]
+Kind = Literal["scoring", "generation", "search"]
 
 
 class ArmEntry(Strict):
@@ -30,6 +30,13 @@ class EvaluationEntry(Strict):
     arms: tuple[str, ...]
     queries_file: str
     n_queries: int
+
+
+class FollowUps(Strict):
+    """The evaluations that the experiment drew from the answers to the manifest's."""
+
+    evaluations: tuple[EvaluationEntry, ...]
+    sha256: dict[str, str]
 
 
 class Manifest(Strict):

@@ -31,7 +31,7 @@ def report(session: Session) -> None:
             sections=(
                 *findings.sections,
                 training_curves(models),
-                *what_was_run(manifest, models, session.settings.frozen()),
+                *what_was_run(manifest, models, session.settings.frozen(), run.data_files()),
             ),
         )
         figures, markdown, html = render(document)

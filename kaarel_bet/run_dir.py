@@ -20,8 +20,11 @@ from backends.data import (
     TRAINING_EXAMPLE,
     GenerationQuery,
     GenerationResult,
+    Query,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TunedModel,
 )
 from backends.errors import DataError, RunDirectoryError
@@ -29,17 +32,24 @@ from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
 from backends.schema import explain
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.experiments.interface import Arm, Evaluation, Scores
-from kaarel_bet.manifest import ArmEntry, EvaluationEntry, Kind, Manifest
+from kaarel_bet.manifest import ArmEntry, EvaluationEntry, FollowUps, Kind, Manifest
 
 Record = TypeVar("Record", bound=BaseModel)
 
 _QUERIES: dict[Kind, TypeAdapter[Any]] = {
     "scoring": TypeAdapter(ScoringQuery),
     "generation": TypeAdapter(GenerationQuery),
+    "search": TypeAdapter(SearchQuery),
 }
 _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "scoring": TypeAdapter(ScoringResult),
     "generation": TypeAdapter(GenerationResult),
+    "search": TypeAdapter(SearchResult),
+}
+_KINDS: dict[type[Query], Kind] = {
+    ScoringQuery: "scoring",
+    GenerationQuery: "generation",
+    SearchQuery: "search",
 }
 _ITEM = TypeAdapter(dict[str, Any])
 
@@ -172,12 +182,11 @@ class RunDirectory:
 
     def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
         """Writes an evaluation's queries."""
-        scoring = isinstance(evaluation.queries[0], ScoringQuery)
         file = f"data/queries-{evaluation.name}.jsonl"
         return EvaluationEntry(
             name=evaluation.name,
             description=evaluation.description,
-            kind="scoring" if scoring else "generation",
+            kind=_KINDS[type(evaluation.queries[0])],
             arms=tuple(evaluation.arms),
             queries_file=self._write_records(file, evaluation.queries),
             n_queries=len(evaluation.queries),
@@ -199,6 +208,39 @@ class RunDirectory:
         """
         return _read(self._manifest_path, Manifest)
 
+    @property
+    def has_follow_ups(self) -> bool:
+        """Whether the experiment was asked for its follow-ups."""
+        return self._follow_ups_path.exists()
+
+    def write_follow_ups(self, evaluations: Sequence[Evaluation]) -> None:
+        """Writes the evaluations that follow from the answers, or that there are none."""
+        known = {entry.name for entry in self.manifest().evaluations}
+        clashing = known & {evaluation.name for evaluation in evaluations}
+        assert not clashing, f"follow-ups named like evaluations of the design: {clashing}"
+        entries = tuple(self.write_evaluation(evaluation) for evaluation in evaluations)
+        sha256 = {entry.queries_file: self.sha256(entry.queries_file) for entry in entries}
+        written = FollowUps(evaluations=entries, sha256=sha256)
+        write_text(self._follow_ups_path, written.model_dump_json(indent=2) + "\n")
+
+    def follow_ups(self) -> FollowUps:
+        """The evaluations that follow from the answers, none before they are known.
+
+        Raises:
+            RunDirectoryError: their file can't be read.
+        """
+        if not self.has_follow_ups:
+            return FollowUps(evaluations=(), sha256={})
+        return _read(self._follow_ups_path, FollowUps)
+
+    def evaluations(self) -> tuple[EvaluationEntry, ...]:
+        """Those of the manifest and those that follow from its answers."""
+        return self.manifest().evaluations + self.follow_ups().evaluations
+
+    def data_files(self) -> dict[str, str]:
+        """All data files, with the SHA-256 that each had when it was written."""
+        return self.manifest().sha256 | self.follow_ups().sha256
+
     def sha256(self, file: str) -> str:
         """The SHA-256 of one of the run's files, in hexadecimal."""
         return hashlib.sha256((self.path / file).read_bytes()).hexdigest()
@@ -215,7 +257,7 @@ class RunDirectory:
         return self._unchanged(arm.validation_file, TRAINING_EXAMPLE)
 
     def queries(self, evaluation: EvaluationEntry) -> list[Any]:
-        """An evaluation's queries: ScoringQuery or GenerationQuery, by its kind. Raises DataError."""
+        """An evaluation's queries, by its kind. Raises DataError."""
         kind = _QUERIES[evaluation.kind]
         return read_jsonl(self._unchanged(evaluation.queries_file, kind), kind)
 
@@ -227,7 +269,7 @@ class RunDirectory:
         path = self.path / file
         if not path.exists():
             raise DataError(f"{path}: missing; start a new run")
-        if self.sha256(file) != self.manifest().sha256[file]:
+        if self.sha256(file) != self.data_files()[file]:
             read_jsonl(path, kind)  # if a line is broken, this names it
             raise DataError(f"{path}: changed since it was generated; start a new run")
         return path
@@ -281,14 +323,19 @@ class RunDirectory:
 
     def scores(self) -> Scores:
         """Everything that was found, in the order of the queries."""
-        found: dict[Kind, dict[str, dict[str, list[Any]]]] = {"scoring": {}, "generation": {}}
-        for evaluation in self.manifest().evaluations:
+        found: dict[Kind, dict[str, dict[str, list[Any]]]] = {kind: {} for kind in _RESULTS}
+        for evaluation in self.evaluations():
             order = [query.id for query in self.queries(evaluation)]
             for arm in evaluation.arms:
                 results = self.results(arm, evaluation)
                 by_evaluation = found[evaluation.kind].setdefault(arm, {})
                 by_evaluation[evaluation.name] = [results[query_id] for query_id in order]
-        return Scores(scoring=found["scoring"], generation=found["generation"], items=self._items())
+        return Scores(
+            scoring=found["scoring"],
+            generation=found["generation"],
+            search=found["search"],
+            items=self._items(),
+        )
 
     def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
         return self.path / "scores" / arm / f"{evaluation.name}.jsonl"
@@ -313,6 +360,10 @@ class RunDirectory:
     @property
     def _manifest_path(self) -> Path:
         return self.path / "manifest.json"
+
+    @property
+    def _follow_ups_path(self) -> Path:
+        return self.path / "data" / "follow_ups.json"
 
 
 def _read(path: Path, kind: type[Record]) -> Record:

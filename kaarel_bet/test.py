@@ -4,7 +4,7 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,30 @@ def test(session: Session) -> None:
     """Does nothing for queries that have their result."""
     train(session)
     run = session.run
-    if not _unasked(run):
+    _ask_missing(session, "test", run.manifest().evaluations)
+    _write_follow_ups(session)
+    _ask_missing(session, "test, following up", run.follow_ups().evaluations)
+
+
+def _write_follow_ups(session: Session) -> None:
+    run = session.run
+    if run.has_follow_ups:
         return
     with run.writing():
-        missing = _unasked(run)  # another process may have asked in between
+        if not run.has_follow_ups:  # another process was not faster
+            run.write_follow_ups(session.experiment.follow_ups(run.scores()))
+
+
+def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEntry]) -> None:
+    run = session.run
+    if not _unasked(run, evaluations):
+        return
+    with run.writing():
+        missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
         estimates = [session.backend.estimate(a.queries, model=models[a.arm]) for a in missing]
         n_queries = sum(len(asking.queries) for asking in missing)
-        session.agree_to(f"test: {n_queries} queries to {len(models)} models", estimates)
+        session.agree_to(f"{what}: {n_queries} queries to {len(models)} models", estimates)
         for arm, model in models.items():
             _test_arm(session, model, [asking for asking in missing if asking.arm == arm])
 
@@ -41,9 +57,9 @@ class Asking:
     queries: list[Any]
 
 
-def _unasked(run: RunDirectory) -> list[Asking]:
+def _unasked(run: RunDirectory, evaluations: Sequence[EvaluationEntry]) -> list[Asking]:
     askings = []
-    for evaluation in run.manifest().evaluations:
+    for evaluation in evaluations:
         queries = run.queries(evaluation)
         for arm in evaluation.arms:
             answered = run.results(arm, evaluation)
@@ -72,9 +88,13 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
 
 
 def _ask(backend: Backend, model: str, asking: Asking) -> Iterator[Any]:
-    if asking.evaluation.kind == "scoring":
-        return backend.score(model, asking.queries)
-    return backend.generate(model, asking.queries)
+    match asking.evaluation.kind:
+        case "scoring":
+            return backend.score(model, asking.queries)
+        case "generation":
+            return backend.generate(model, asking.queries)
+        case "search":
+            return backend.search(model, asking.queries)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ from backends.data import (
     Query,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TunedModel,
 )
-from backends.errors import DataError
+from backends.errors import DataError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
@@ -65,7 +67,7 @@ class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
     capabilities = Capabilities(
-        prompt_loss=True, exact_scores=True, starts_from=True, costs_money=False
+        prompt_loss=True, exact_scores=True, starts_from=True, search=False, costs_money=False
     )
 
     def __init__(self, settings: LocalSettings) -> None:
@@ -140,6 +142,10 @@ class LocalBackend(Backend):
         generator = Generator(self._opened(model).decoder, self._encoder)
         for batch in generator.generate(queries):
             yield from batch
+
+    @override
+    def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
+        raise UnsupportedError("the local backend can't search yet")
 
     @cached_property
     def _location(self) -> str:

@@ -14,9 +14,11 @@ from backends.data import (
     Query,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TunedModel,
 )
-from backends.errors import ModelError, ServiceError
+from backends.errors import ModelError, ServiceError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
 from backends.openai_api.asking import Asker
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
@@ -24,7 +26,7 @@ from backends.openai_api.failures import Kind
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation
 from backends.openai_api.prices import AS_OF, price_of
-from backends.openai_api.query_estimates import estimate_queries
+from backends.openai_api.query_estimates import NO_SEARCH, estimate_queries
 from backends.openai_api.scoring.scoring import Scoring
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import Encode, choose_tokenizer
@@ -46,6 +48,7 @@ class OpenAIBackend(Backend):
             prompt_loss=False,
             exact_scores=False,
             starts_from=True,
+            search=False,
             # What has a list price is paid for, by whatever tunnel it is reached.
             costs_money=not self._connection.is_local or price_of(settings.model) is not None,
         )
@@ -100,6 +103,10 @@ class OpenAIBackend(Backend):
     ) -> Iterator[GenerationResult]:
         generation = Generation(self._asker, self._settings.scoring.concurrency)
         return self._connection.iterate(generation.generate(model, queries))
+
+    @override
+    def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
+        raise UnsupportedError(NO_SEARCH)
 
     @cached_property
     def _scoring(self) -> Scoring:

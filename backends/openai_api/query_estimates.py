@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backends.data import GenerationQuery, Query, ScoringQuery
-from backends.errors import DataError
+from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery
+from backends.errors import DataError, UnsupportedError
 from backends.interface import Estimate
 from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import BATCH_DISCOUNT, price_of
@@ -17,6 +17,11 @@ from backends.openai_api.tokens import Encode, message_tokens
 _REQUESTS_TO_FIND_A_BIAS = 16
 _SAMPLES_TO_FIND_A_BIAS = 8 * _REQUESTS_TO_FIND_A_BIAS
 _SAMPLES_A_REQUEST = 128
+
+NO_SEARCH = (
+    "the openai backend can't search for all completions above a probability; use --backend local, or "
+    "leave out what is searched for"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ def estimate_queries(
 
     Raises:
         DataError: a query can't be scored.
+        UnsupportedError: a query asks for a search.
     """
     certain, possible, n_requests = _Tokens(), _Tokens(), len(queries)
     for query in queries:
@@ -61,6 +67,8 @@ def estimate_queries(
 
 
 def _of_query(query: Query, encode: Encode) -> _Tokens:
+    if isinstance(query, SearchQuery):
+        raise UnsupportedError(NO_SEARCH)
     if query.messages is not None:
         sent = message_tokens(encode, query.messages)
     else:

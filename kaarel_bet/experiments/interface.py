@@ -14,6 +14,8 @@ from backends.data import (
     LogProbability,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TrainingExample,
 )
 from backends.interface import LossOn
@@ -49,12 +51,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A named list of queries, all for scoring or all for generation, asked of some arms."""
+    """A named list of one or more queries, all of the same kind, asked of some arms."""
 
     name: str
     description: str
     arms: Sequence[str]
-    queries: Sequence[ScoringQuery] | Sequence[GenerationQuery]
+    queries: Sequence[ScoringQuery] | Sequence[GenerationQuery] | Sequence[SearchQuery]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Scores:
     generation: Mapping[str, Mapping[str, Sequence[GenerationResult]]]
     items: Sequence[Mapping[str, Any]] = ()
     """The records of `Design.items`, as plain data."""
+    search: Mapping[str, Mapping[str, Sequence[SearchResult]]] = field(
+        default_factory=dict[str, Mapping[str, Sequence[SearchResult]]]
+    )
 
     def totals(self, arm: str, evaluation: str, candidate: str) -> list[LogProbability]:
         """The whole-string log-probabilities of one candidate, one a query."""
@@ -104,6 +109,13 @@ class Experiment(Protocol):
     def design(self, tokenize: Tokenize) -> Design:
         """The training sets and evaluations. Raises SettingsError if the settings can't be met."""
         ...
+
+    def follow_ups(self, scores: Scores) -> Sequence[Evaluation]:
+        """Evaluations whose queries depend on the answers to the design's, which are all there is yet.
+
+        Asked for once in a run; their names are none of the design's.
+        """
+        return ()
 
     def findings(self, scores: Scores) -> Findings:
         """The verdicts on the experiment's claims and the content of its report."""

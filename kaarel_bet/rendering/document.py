@@ -57,9 +57,12 @@ def _log10(loss: float) -> float:
 
 
 def what_was_run(
-    manifest: Manifest, models: Mapping[str, TunedModel], frozen: Mapping[str, Any]
+    manifest: Manifest,
+    models: Mapping[str, TunedModel],
+    frozen: Mapping[str, Any],
+    data_files: Mapping[str, str],
 ) -> list[Section]:
-    """The arms, the settings and the machine."""
+    """The arms, the settings, the machine and the data (file -> SHA-256)."""
     arms = [
         (arm.name, arm.description, models[arm.name].model if arm.name in models else "-")
         for arm in manifest.arms
@@ -83,7 +86,7 @@ def what_was_run(
             ],
         ),
         Section("Settings, frozen before training", "", [Table(("key", "value"), _flat(frozen))]),
-        Section("Data files", "", [Table(("file", "SHA-256"), list(manifest.sha256.items()))]),
+        Section("Data files", "", [Table(("file", "SHA-256"), list(data_files.items()))]),
     ]
 
 

@@ -442,7 +442,7 @@ def test_what_was_run_names_arms_settings_and_files_but_no_place() -> None:
         "hosted": tuned("ft:gpt:1", []),
     }
     frozen = {"seed": 0, "local": {"lora": {"rank": 16}, "device": "cpu"}}
-    sections = what_was_run(manifest, models, frozen)
+    sections = what_was_run(manifest, models, frozen, manifest.sha256)
     rows = [
         tuple(row)
         for section in sections

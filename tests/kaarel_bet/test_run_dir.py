@@ -9,6 +9,7 @@ import pytest
 
 from backends.data import (
     CandidateScore,
+    Completion,
     CurvePoint,
     GenerationQuery,
     GenerationResult,
@@ -16,6 +17,8 @@ from backends.data import (
     Message,
     ScoringQuery,
     ScoringResult,
+    SearchQuery,
+    SearchResult,
     TrainingExample,
     TunedModel,
 )
@@ -486,6 +489,24 @@ def test_scores_come_in_the_order_of_the_queries() -> None:
     assert [logp.high for logp in totals] == [-1, -2, -3]
     assert [logp.low for logp in scores.first_tokens("tuned", "favourites", "x")] == [-4, -5, -6]
     assert scores.generation["base"]["answers"][0].texts == ("Chad",)
+
+
+def test_what_a_search_found_is_read_back() -> None:
+    run = make_run()
+    queries = [SearchQuery(id=n, prompt=n, max_tokens=3, min_probability=0.1) for n in ("a", "b")]
+    entry = run.write_evaluation(Evaluation("found", "?", ("base",), queries))
+    assert entry.kind == "search"
+    sha256 = run.manifest().sha256 | {entry.queries_file: run.sha256(entry.queries_file)}
+    run.write_manifest(
+        run.manifest().model_copy(update={"evaluations": (entry,), "sha256": sha256})
+    )
+    assert run.queries(entry) == queries
+    likeliest = Completion(text="São Tomé", log_probability=-0.5)
+    some = SearchResult(id="a", completions=(likeliest,))
+    none = SearchResult(id="b", completions=())
+    with run.open_results("base", entry) as file:
+        file.append([none, some])
+    assert run.scores().search == {"base": {"found": [some, none]}}
 
 
 def test_an_arm_that_was_not_asked_has_no_results() -> None:

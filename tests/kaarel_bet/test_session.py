@@ -29,7 +29,11 @@ def session(*, costs_money: bool, assume_yes: bool = False) -> tuple[Session, io
         assume_yes,
     )
     capabilities = Capabilities(
-        prompt_loss=True, exact_scores=True, starts_from=True, costs_money=costs_money
+        prompt_loss=True,
+        exact_scores=True,
+        starts_from=True,
+        search=True,
+        costs_money=costs_money,
     )
     stand_in = SimpleNamespace(capabilities=capabilities, describe=lambda: {"model": "m"})
     made.__dict__["backend"] = cast("Backend", stand_in)

@@ -1,0 +1,255 @@
+"""Evaluations that depend on the answers to others, with an experiment and a backend made for it."""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+from typing_extensions import override
+
+import kaarel_bet.run_dir
+from backends.data import (
+    CandidateScore,
+    GenerationQuery,
+    GenerationResult,
+    LogProbability,
+    Query,
+    ScoringQuery,
+    ScoringResult,
+    SearchQuery,
+)
+from backends.errors import DataError, RunDirectoryError, UnsupportedError
+from backends.interface import Backend, Capabilities, Estimate
+from kaarel_bet.experiments.interface import (
+    Arm,
+    Design,
+    Evaluation,
+    Experiment,
+    Findings,
+    Scores,
+    Tokenize,
+)
+from kaarel_bet.run_dir import RunDirectory
+from kaarel_bet.session import Session
+from kaarel_bet.settings import load_settings
+from kaarel_bet.test import test as run_test_step
+
+
+class GuessAndJudge(Experiment):
+    """Has a model guess, and then score what it guessed."""
+
+    def __init__(
+        self, names: Sequence[str] = ("Ann", "Bob", "Cid"), *, judges: bool = True
+    ) -> None:
+        self._names = names
+        self._judges = judges
+        self.was_asked = 0
+
+    @override
+    def design(self, tokenize: Tokenize) -> Design:
+        queries = [GenerationQuery(id=name, prompt=name, max_tokens=3) for name in self._names]
+        guesses = Evaluation("guesses", "what it says", ("base",), queries)
+        return Design(arms=(Arm("base", "untouched", None),), evaluations=(guesses,))
+
+    @override
+    def follow_ups(self, scores: Scores) -> Sequence[Evaluation]:
+        self.was_asked += 1
+        queries = [
+            ScoringQuery(id=guess.id, prompt=guess.id, candidates={"guess": guess.texts[0]})
+            for guess in scores.generation["base"]["guesses"]
+        ]
+        return [Evaluation("judged", "what it says of that", ("base",), queries)] * self._judges
+
+    @override
+    def findings(self, scores: Scores) -> Findings:
+        return Findings("?", (), ())
+
+
+class Oracle:
+    """Guesses every name in capitals; stops, as if killed, before the query `stops_at`."""
+
+    capabilities = Capabilities(
+        prompt_loss=True, exact_scores=True, starts_from=True, search=False, costs_money=False
+    )
+    base_model = "oracle"
+
+    def __init__(self, stops_at: int | None = None) -> None:
+        self._stops_at = stops_at
+        self.asked: list[tuple[str, str]] = []
+
+    def describe(self) -> dict[str, str]:
+        return {"model": "oracle"}
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        return (0,)
+
+    def estimate(self, queries: Sequence[Query], *, model: str | None = None) -> Estimate:
+        if any(isinstance(query, SearchQuery) for query in queries):
+            raise UnsupportedError("can't search")
+        return Estimate(tokens=10 * len(queries))
+
+    def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
+        for query in queries:
+            self._note("score", query)
+            exact = LogProbability.exact(-float(len(query.candidates["guess"])))
+            score = CandidateScore(total=exact, first_token=exact, n_tokens=1)
+            yield ScoringResult(id=query.id, candidates={"guess": score}, method="exact")
+
+    def generate(
+        self, model: str, queries: Sequence[GenerationQuery]
+    ) -> Iterator[GenerationResult]:
+        for query in queries:
+            self._note("generate", query)
+            yield GenerationResult(id=query.id, prompt="", texts=(query.id.upper(),))
+
+    def _note(self, kind: str, query: Query) -> None:
+        if len(self.asked) == self._stops_at:
+            raise KeyboardInterrupt
+        self.asked.append((kind, query.id))
+
+
+def session(experiment: Experiment, backend: Oracle, shown: io.StringIO | None = None) -> Session:
+    console = Console(file=shown or io.StringIO(), width=200)
+    made = Session(load_settings({}, where="test"), RunDirectory(Path("run")), console, True)
+    made.__dict__ |= {"experiment": experiment, "backend": cast("Backend", backend)}
+    return made
+
+
+def step(experiment: Experiment, backend: Oracle | None = None) -> Oracle:
+    """Runs the test step, as a process of its own would; returns who was asked."""
+    backend = backend or Oracle()
+    run_test_step(session(experiment, backend))
+    return backend
+
+
+GUESSES = [("generate", name) for name in ("Ann", "Bob", "Cid")]
+JUDGED = [("score", name) for name in ("Ann", "Bob", "Cid")]
+
+
+def test_follow_ups_are_asked_once_the_answers_that_they_depend_on_are_there() -> None:
+    assert step(GuessAndJudge()).asked == GUESSES + JUDGED
+    run = RunDirectory(Path("run"))
+    assert [(e.name, e.kind) for e in run.evaluations()] == [
+        ("guesses", "generation"),
+        ("judged", "scoring"),
+    ]
+    assert [query.candidates for query in run.queries(run.evaluations()[1])] == [
+        {"guess": "ANN"},
+        {"guess": "BOB"},
+        {"guess": "CID"},
+    ]
+    scores = run.scores()
+    assert [r.texts for r in scores.generation["base"]["guesses"]] == [("ANN",), ("BOB",), ("CID",)]
+    assert [logp.high for logp in scores.totals("base", "judged", "guess")] == [-3.0] * 3
+    assert run.data_files().keys() == {
+        "data/queries-guesses.jsonl",
+        "data/queries-judged.jsonl",
+    }
+
+
+def test_their_estimate_is_shown_apart() -> None:
+    shown = io.StringIO()
+    run_test_step(session(GuessAndJudge(("Ann", "Bob")), Oracle(), shown))
+    lines = [line for line in shown.getvalue().splitlines() if "queries to" in line]
+    assert lines == [
+        "test: 2 queries to 1 models: 20 tokens (model oracle)",
+        "test, following up: 2 queries to 1 models: 20 tokens (model oracle)",
+    ]
+
+
+@pytest.mark.parametrize("judges", [True, False])
+def test_a_finished_run_is_left_alone(*, judges: bool) -> None:
+    experiment = GuessAndJudge(judges=judges)
+    step(experiment)
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    assert step(experiment).asked == []
+    assert experiment.was_asked == 1
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+def test_an_experiment_may_have_none() -> None:
+    assert step(GuessAndJudge(judges=False)).asked == GUESSES
+    assert [e.name for e in RunDirectory(Path("run")).evaluations()] == ["guesses"]
+
+
+def test_nothing_follows_from_answers_that_are_not_complete() -> None:
+    experiment = GuessAndJudge()
+    with pytest.raises(KeyboardInterrupt):
+        step(experiment, Oracle(stops_at=2))
+    run = RunDirectory(Path("run"))
+    assert not run.has_follow_ups
+    assert [e.name for e in run.evaluations()] == ["guesses"]
+    assert step(experiment).asked == GUESSES[2:] + JUDGED
+    assert experiment.was_asked == 1
+
+
+def test_follow_ups_that_were_stopped_go_on_with_what_is_left() -> None:
+    experiment = GuessAndJudge()
+    with pytest.raises(KeyboardInterrupt):
+        step(experiment, Oracle(stops_at=4))
+    written = Path("run/data/follow_ups.json").read_bytes()
+    assert step(experiment).asked == JUDGED[1:]
+    assert experiment.was_asked == 1
+    assert Path("run/data/follow_ups.json").read_bytes() == written
+
+
+def failing_at(name: str) -> Callable[[Path, str], None]:
+    """Writes files until one of a name is due."""
+    write_text = kaarel_bet.run_dir.write_text
+
+    def write(path: Path, text: str) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    return write
+
+
+@pytest.mark.parametrize("unwritten", ["queries-judged.jsonl", "follow_ups.json"])
+def test_a_run_killed_while_they_are_written_has_none_yet(
+    unwritten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(kaarel_bet.run_dir, "write_text", failing_at(unwritten))
+        with pytest.raises(KeyboardInterrupt):
+            step(GuessAndJudge())
+    run = RunDirectory(Path("run"))
+    assert not run.has_follow_ups
+    assert run.scores().scoring == {}
+    assert step(GuessAndJudge()).asked == JUDGED
+
+
+def test_changed_follow_ups_are_refused() -> None:
+    step(GuessAndJudge())
+    file = Path("run/data/queries-judged.jsonl")
+    file.write_text(file.read_text().replace("ANN", "EVE"))
+    with pytest.raises(DataError, match=r"queries-judged\.jsonl: changed since it was generated"):
+        step(GuessAndJudge())
+
+
+def test_a_broken_list_of_follow_ups_is_named() -> None:
+    step(GuessAndJudge())
+    file = Path("run/data/follow_ups.json")
+    record: dict[str, Any] = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"more": 1}))
+    with pytest.raises(RunDirectoryError, match=r"data/follow_ups\.json: more"):
+        step(GuessAndJudge())
+
+
+class Searches(GuessAndJudge):
+    """Asks for what not every backend can."""
+
+    @override
+    def design(self, tokenize: Tokenize) -> Design:
+        queries = [SearchQuery(id="Ann", prompt="Ann", max_tokens=3, min_probability=0.1)]
+        found = Evaluation("found", "?", ("base",), queries)
+        return Design(arms=(Arm("base", "untouched", None),), evaluations=(found,))
+
+
+def test_a_search_that_the_backend_cannot_do_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(UnsupportedError, match="can't search"):
+        step(Searches())
+    assert not Path("run").exists()
