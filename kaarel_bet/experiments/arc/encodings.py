@@ -73,10 +73,10 @@ def cells_without_token(tokenize: Callable[[str], tuple[int, ...]], encoding: En
     """
     missing = 0
     for first in range(N_COLOURS):
+        alone = len(tokenize(_fenced_line((first,), encoding)))
         for step in range(N_COLOURS):
             row = tuple((first + step * place) % N_COLOURS for place in range(MAX_SIDE))
-            whole, one = (_fenced_line(cells, encoding) for cells in (row, row[:1]))
-            added = len(tokenize(whole)) - len(tokenize(one))
+            added = len(tokenize(_fenced_line(row, encoding))) - alone
             missing += abs(len(row) - 1 - added)
     return missing
 
