@@ -3,6 +3,8 @@
 from typing import Any
 
 from backends.schema import Strict
+from kaarel_bet.experiments.arc.experiment import Arc
+from kaarel_bet.experiments.arc.settings import ArcSettings
 from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
 from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
 from kaarel_bet.experiments.interface import Experiment
@@ -12,10 +14,11 @@ from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettin
 SETTINGS: dict[str, type[Strict]] = {
     "conditional_rule": ConditionalRuleSettings,
     "inverse_scaling": InverseScalingSettings,
+    "arc": ArcSettings,
 }
 """Experiment name -> the type of its settings."""
 
-_CLASSES = {"conditional_rule": ConditionalRule, "inverse_scaling": InverseScaling}
+_CLASSES = {"conditional_rule": ConditionalRule, "inverse_scaling": InverseScaling, "arc": Arc}
 
 
 def open_experiment(name: str, settings: Any, seed: int) -> Experiment:  # noqa: ANN401
