@@ -1,5 +1,6 @@
 """Pairs that are the same modulo augmentation are found, and no others."""
 
+import functools
 import random
 
 from hypothesis import assume, given
@@ -18,8 +19,13 @@ from kaarel_bet.experiments.arc.sources import load
 from tests.kaarel_bet.experiments.arc_tasks import pairs, tasks
 
 
+@functools.cache
+def tasks_of(source: str) -> list[ArcTask]:
+    return load(source, "arc.test")
+
+
 def leaked(source: str, other: str) -> list[Shared]:
-    return shared(load(source, "arc.test"), load(other, "arc.train"))
+    return shared(tasks_of(source), tasks_of(other))
 
 
 def test_arc1_evaluation_is_found_in_arc2_training() -> None:
