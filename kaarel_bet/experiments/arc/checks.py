@@ -53,3 +53,14 @@ def counting_learned(measured: Measures) -> Check:
             f"{before:.0%}; needed: {needed:.0%}"
         ),
     )
+
+
+def not_known_before(measured: Measures, needed: float) -> Check:
+    """What the base model solves need not be memorised."""
+    k = measured.known.settings.prediction.k
+    before = measured.share(plan.BASE, ["train"], measured.pass_at_k)
+    return Check(
+        name="not known before",
+        passed=before.value <= needed,
+        detail=f"pass@{k} of the base model {before.value:.2f}; needed: at most {needed:g}",
+    )

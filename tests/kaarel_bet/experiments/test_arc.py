@@ -261,8 +261,8 @@ def test_what_is_too_long_is_left_out_whole_and_counted(tasks: Path, tmp_path: P
     design = experiment(tasks, max_tokens=1200).design(letters)
     assert "passed over: 0 longer" in str(design.notes)  # the smallest come first
     sets = {name: {"source": str(tasks), "n_tasks": 10} for name in ("train", "other", "test")}
+    sets["train"]["n_tasks"] = 11
     with pytest.raises(SettingsError, match=r"has 30 tasks that fit, not 31 \(1 are longer"):
-        sets["train"]["n_tasks"] = 11
         experiment(tasks, max_tokens=1200, sets=sets).design(letters)
 
 
