@@ -36,7 +36,10 @@ class PointFigure:
 
 @dataclass(frozen=True)
 class LineFigure:
-    """Lines on a log scale: label -> (x, log10 of y) of every point."""
+    """Lines on a log scale: label -> (x, log10 of y) of every point.
+
+    A line of no points is not drawn; in figures with the same labels, lines look the same.
+    """
 
     name: str
     x_label: str
@@ -70,7 +73,27 @@ class HeatMap:
     values: Sequence[Sequence[float]]
 
 
-Figure = PointFigure | LineFigure | IntervalFigure | HeatMap
+Grid = tuple[tuple[int, ...], ...]
+"""Rows of cells, each a colour's number from 0 to 9, as in ARC."""
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """Grids beside each other: label -> grid, None where there is none that can be read."""
+
+    title: str
+    grids: Mapping[str, Grid | None]
+
+
+@dataclass(frozen=True)
+class GridFigure:
+    """Coloured grids, in rows."""
+
+    name: str
+    rows: Sequence[GridRow]
+
+
+Figure = PointFigure | LineFigure | IntervalFigure | HeatMap | GridFigure
 
 
 @dataclass(frozen=True)

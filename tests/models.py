@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import BPE
 from transformers import (
     AutoTokenizer,
     Gemma2Config,
@@ -18,12 +21,15 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from backends.local.models import locate
 
 EMBEDDED = "embedded:smollm2-135m-instruct"
 ARCHITECTURES = ("llama", "gpt2", "gemma2")
+END = "<end>"
+LETTERS = "abcd"
 
 
 def _tiny(architecture: str, vocabulary: int) -> PreTrainedModel:
@@ -71,3 +77,23 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_models: dict[str, Path]) -> Path:
     return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def letter_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Architecture -> model directory, over an end token and four letters: few enough for every text."""
+    vocabulary = {token: number for number, token in enumerate((END, *LETTERS))}
+    backend = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    backend.decoder = Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+    directories = {}
+    for architecture in ARCHITECTURES:
+        directory = tmp_path_factory.mktemp("letters") / architecture
+        model = _tiny(architecture, len(vocabulary))
+        for config in (model.config, model.generation_config):
+            assert config is not None
+            config.eos_token_id, config.bos_token_id, config.pad_token_id = 0, None, None
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        directories[architecture] = directory
+    return directories

@@ -24,7 +24,7 @@ from backends.data import (
     SearchResult,
     TunedModel,
 )
-from backends.errors import DataError, UnsupportedError
+from backends.errors import DataError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
@@ -48,6 +48,7 @@ from backends.local.models import (
 from backends.local.open_model import OpenModel
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.scoring import score
+from backends.local.search import Searcher
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
@@ -67,7 +68,7 @@ class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
     capabilities = Capabilities(
-        prompt_loss=True, exact_scores=True, starts_from=True, search=False, costs_money=False
+        prompt_loss=True, exact_scores=True, starts_from=True, search=True, costs_money=False
     )
 
     def __init__(self, settings: LocalSettings) -> None:
@@ -145,7 +146,9 @@ class LocalBackend(Backend):
 
     @override
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
-        raise UnsupportedError("the local backend can't search yet")
+        searcher = Searcher(self._opened(model).decoder, self._encoder)
+        for batch in searcher.search(queries):
+            yield from batch
 
     @cached_property
     def _location(self) -> str:
@@ -163,6 +166,10 @@ class LocalBackend(Backend):
         if isinstance(query, ScoringQuery):
             tokenized = self._encoder.query(query)
             return len(tokenized.context) + sum(len(t) - 1 for t in tokenized.candidates.values())
+        if isinstance(query, SearchQuery):
+            # As many texts can be under way at a time.
+            at_once = int(1 / query.min_probability)
+            return len(self._encoder.prompt(query)) + at_once * query.max_tokens
         assert isinstance(query, GenerationQuery)
         return len(self._encoder.prompt(query)) + query.n_samples * query.max_tokens
 

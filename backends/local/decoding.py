@@ -1,89 +1,55 @@
-"""Answers token by token: a batch of rows over one cache of keys and values.
+"""Texts token by token: a batch of rows over one cache of keys and values.
 
-Rows come and go while the others continue: the cache is padded on the left, so that a shorter row joins
-by more padding and what all rows pad is cut off.
+Rows come, fork and go while the others continue: the cache is padded on the left, so that a shorter row
+joins by more padding and what all rows pad is cut off.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from backends.local.detokenising import TextStream, TokenBytes
+from backends.local.detokenising import TokenBytes
 from backends.local.engine import Engine
 from backends.local.prefix_tree import Integers
-from backends.local.projection import scores_of
-from backends.local.sampling import Draws, Sampling, choose_tokens
-from backends.local.sequences import KeysAndValues, Prefilled, TokenScore
+from backends.local.sequences import KeysAndValues, Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
 
-Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class GeneratedToken:
-    """One token of an answer, in the order it was generated.
-
-    `sample` says which of the `Sampling.n` answers it continues. `text` is what the answer gains: it
-    can lag behind `token_bytes`, where a character or a stop string may be under way, and never
-    holds any of a stop string. The last token of an answer has its `finish`; one that ends the text
-    by being the model's end token (`is_end`) has no bytes.
-    """
-
-    sample: int
-    token: int
-    score: TokenScore
-    token_bytes: bytes
-    text: str
-    finish: Finish | None
-    is_end: bool
+MAX_POSITIONS = 2**17
+"""Tokens that all texts under way may come to, prompts included: what bounds the caches' memory."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What tokens mean to a decoder: their bytes, and which end an answer."""
+    """What tokens mean to a decoder: their bytes, and which end a text."""
 
     token_bytes: TokenBytes
     ends: frozenset[int]
 
 
-@dataclass(eq=False)
-class Row:
-    """One answer under way."""
+class Row(Protocol):
+    """A text under way: tokens that follow a prompt."""
 
-    prompt: Sequence[int]
-    sampling: Sampling
-    sample: int
-    vocabulary: Vocabulary
-    tokens: list[int] = field(default_factory=list[int])
-    cancelled: bool = False
-    finish: Finish | None = None
+    @property
+    def prompt(self) -> Sequence[int]:
+        """What is continued."""
+        ...
 
-    def __post_init__(self) -> None:
-        self.draws = Draws(self.sampling.seed, self.sample)
-        self._text = TextStream(self.vocabulary.token_bytes, self.sampling.stop)
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The tokens so far."""
+        ...
 
-    def take(self, token: int, score: TokenScore) -> GeneratedToken:
-        """Goes on by a token."""
-        self.tokens.append(token)
-        is_end = token in self.vocabulary.ends
-        text = "" if is_end else self._text.add(token)
-        if is_end or self._text.stopped:
-            self.finish = "stop"
-        elif len(self.tokens) >= self.sampling.max_tokens:
-            self.finish = "length"
-        if self.finish:
-            text += self._text.end()
-        raw = b"" if is_end else self.vocabulary.token_bytes.of(token)
-        return GeneratedToken(self.sample, token, score, raw, text, self.finish, is_end)
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model, ready to answer."""
+    """A model, ready to continue texts."""
 
     model: PreTrainedModel
     engine: Engine
@@ -92,34 +58,38 @@ class Decoder:
 
     @torch.inference_mode()
     def start(
-        self, prompts: Sequence[tuple[Sequence[int], Sampling]]
-    ) -> Iterator[list[tuple[int, "Batch"]]]:
-        """Computes prompts, a common prefix once; yields (index of the prompt, its rows) as ready.
+        self, groups: Sequence[Sequence[AnyRow]]
+    ) -> Iterator[list[tuple[int, "Batch[AnyRow]"]]]:
+        """Computes rows, a common prefix once; yields (index of the group, its rows) as ready.
+
+        The rows of a group have the same prompt and tokens.
 
         Raises:
             DeviceMemoryError: as `Engine.prefill`.
         """
-        tokens = [prompt for prompt, _ in prompts]
+        tokens = [[*rows[0].prompt, *rows[0].tokens] for rows in groups]
         for ready in self.engine.prefill(tokens, self.batch_tokens):
-            yield [(index, self._batch(*prompts[index], prefilled)) for index, prefilled in ready]
+            yield [
+                (index, self._batch(groups[index], len(tokens[index]), prefilled))
+                for index, prefilled in ready
+            ]
 
-    def _batch(self, prompt: Sequence[int], sampling: Sampling, prefilled: Prefilled) -> "Batch":
-        rows = [Row(prompt, sampling, i, self.vocabulary) for i in range(sampling.n)]
+    def _batch(self, rows: Sequence[AnyRow], length: int, prefilled: Prefilled) -> "Batch[AnyRow]":
         n = len(rows)
         layers = prefilled.layers
         if layers is not None:
             layers = [_map(layer, lambda t: t.expand(n, -1, -1, -1)) for layer in layers]
-        lengths = np.full(n, len(prompt))
-        return Batch(self, rows, lengths, prefilled.logits.expand(n, -1), layers)
+        lengths = np.full(n, length)
+        return Batch(self, list(rows), lengths, prefilled.logits.expand(n, -1), layers)
 
 
-class Batch:
+class Batch(Generic[AnyRow]):
     """Rows that are continued together."""
 
     def __init__(
         self,
         decoder: Decoder,
-        rows: list[Row],
+        rows: list[AnyRow],
         lengths: Integers,
         logits: torch.Tensor,
         layers: Sequence[KeysAndValues] | None,
@@ -136,8 +106,8 @@ class Batch:
 
     @classmethod
     @torch.inference_mode()
-    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
-        """All of their rows in one; each must be of the same decoder and about to `choose`."""
+    def joined(cls, batches: Sequence["Batch[AnyRow]"]) -> "Batch[AnyRow]":
+        """All of their rows in one; each must be of the same decoder and have its `logits`."""
         if len(batches) == 1:
             return batches[0]
         width = max(batch._width for batch in batches)
@@ -157,26 +127,30 @@ class Batch:
             layers,
         )
 
+    @property
+    def logits(self) -> torch.Tensor:
+        """What each row predicts next: (rows, vocabulary), float32."""
+        return self._logits.float()
+
+    def keep(self, places: list[int]) -> None:
+        """Drops all rows but those at these places."""
+        self.go_on_with([(place, self.rows[place]) for place in places])
+
     @torch.inference_mode()
-    def choose(self) -> list[tuple[Row, GeneratedToken]]:
-        """The next token of each row; rows that end with it leave, and so do cancelled ones."""
-        self._keep([i for i, row in enumerate(self.rows) if not row.cancelled])
-        if not self.rows:
-            return []
-        logits = self._logits.float()
-        samplings = [row.sampling for row in self.rows]
-        tokens = choose_tokens(logits, samplings, [row.draws for row in self.rows])
-        scores = _scores(logits, tokens, samplings)
-        made = [
-            (row, row.take(token, score))
-            for row, token, score in zip(self.rows, tokens, scores, strict=True)
-        ]
-        self._keep([i for i, row in enumerate(self.rows) if not row.finish])
-        return made
+    def go_on_with(self, rows: Sequence[tuple[int, AnyRow]]) -> None:
+        """Replaces the rows by others, each with the place of the row that it is or that it continues.
+
+        A place may come several times or never: rows fork and end.
+        """
+        places = [place for place, _ in rows]
+        if places != list(range(len(self.rows))):
+            kept = self._part(places)
+            self._lengths, self._logits, self._cache = kept._lengths, kept._logits, kept._cache
+        self.rows = [row for _, row in rows]
 
     @torch.inference_mode()
     def advance(self) -> None:
-        """Computes what follows the tokens chosen.
+        """Computes what follows each row's last token, which must be its only new one.
 
         Raises:
             RuntimeError: out of memory (`is_out_of_memory`); the batch is then as it was before.
@@ -199,7 +173,7 @@ class Batch:
         self._lengths = self._lengths + 1
 
     @torch.inference_mode()
-    def halves(self) -> "list[Batch]":
+    def halves(self) -> "list[Batch[AnyRow]]":
         """The rows in two batches."""
         middle = len(self.rows) // 2
         parts = list(range(middle)), list(range(middle, len(self.rows)))
@@ -213,14 +187,7 @@ class Batch:
     def _layers(self) -> list[KeysAndValues] | None:
         return None if self._cache is None else [(keys, values) for keys, values, _ in self._cache]
 
-    def _keep(self, places: list[int]) -> None:
-        if len(places) == len(self.rows):
-            return
-        kept = self._part(places)
-        self.rows, self._lengths = kept.rows, kept._lengths
-        self._logits, self._cache = kept._logits, kept._cache
-
-    def _part(self, places: list[int]) -> "Batch":
+    def _part(self, places: list[int]) -> "Batch[AnyRow]":
         rows, lengths = [self.rows[place] for place in places], self._lengths[places]
         index = torch.tensor(places, dtype=torch.long, device=self._logits.device)
         layers = self._layers
@@ -266,15 +233,3 @@ def _stacked(tensors: list[torch.Tensor | None], width: int) -> torch.Tensor | N
         return None
     padded = [torch.nn.functional.pad(t, (0, 0, width - t.shape[2], 0)) for t in present]
     return torch.cat(padded)
-
-
-def _scores(
-    logits: torch.Tensor, tokens: Sequence[int], samplings: Sequence[Sampling]
-) -> list[TokenScore]:
-    each = torch.arange(len(tokens), device=logits.device)
-    chosen = torch.tensor(tokens, device=logits.device)
-    scores = scores_of(logits, each, chosen, max(sampling.top for sampling in samplings))
-    return [
-        TokenScore(score.log_probability, score.top[: sampling.top])
-        for score, sampling in zip(scores, samplings, strict=True)
-    ]

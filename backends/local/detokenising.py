@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -106,3 +107,9 @@ class TextStream:
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):
                 return length
         return 0
+
+
+def text_of(tokens: Iterable[int], of_tokens: TokenBytes) -> str:
+    """The whole text of an answer's tokens."""
+    stream = TextStream(of_tokens, ())
+    return "".join(map(stream.add, tokens)) + stream.end()

@@ -18,6 +18,7 @@ from backends.data import (
     Messages,
     Query,
     ScoringQuery,
+    SearchQuery,
     TrainingExample,
 )
 from backends.errors import DataError, UnsupportedError
@@ -77,7 +78,7 @@ class Encoder:
             return self._render_chat(query.messages, for_answer=True)
         return query.prompt or ""
 
-    def prompt(self, query: GenerationQuery) -> list[int]:
+    def prompt(self, query: GenerationQuery | SearchQuery) -> list[int]:
         """The tokens to be continued. Raises DataError where no room is left for the answer."""
         if query.messages is not None:
             tokens = self.chat(query.messages)

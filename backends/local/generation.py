@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from backends.data import GenerationQuery, GenerationResult
+from backends.local.answers import answers_to, choose
 from backends.local.decoding import Batch, Decoder
 from backends.local.encoding import Encoder
 from backends.local.memory import halving_when_out_of_memory
@@ -36,19 +37,23 @@ class Generator:
             yield from halving_when_out_of_memory(self._answered, batch)
 
     def _answered(self, queries: Sequence[GenerationQuery]) -> list[GenerationResult]:
-        prompts = [(self._encoder.prompt(query), _sampling(query)) for query in queries]
-        started = [item for ready in self._decoder.start(prompts) for item in ready]
+        vocabulary = self._decoder.vocabulary
+        answers = [
+            answers_to(self._encoder.prompt(query), _sampling(query), vocabulary)
+            for query in queries
+        ]
+        started = [item for ready in self._decoder.start(answers) for item in ready]
         place = {row: (i, row.sample) for i, batch in started for row in batch.rows}
         texts = [[""] * query.n_samples for query in queries]
         batch = Batch.joined([batch for _, batch in started])
         while batch.rows:
-            for row, made in batch.choose():
+            for row, made in choose(batch):
                 query, sample = place[row]
                 texts[query][sample] += made.text
             batch.advance()
         return [
-            GenerationResult(id=query.id, prompt=self._encoder.render(query), texts=tuple(answers))
-            for query, answers in zip(queries, texts, strict=True)
+            GenerationResult(id=query.id, prompt=self._encoder.render(query), texts=tuple(of_query))
+            for query, of_query in zip(queries, texts, strict=True)
         ]
 
 

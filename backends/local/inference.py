@@ -11,7 +11,7 @@ from typing import Any
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import DataError, KaarelBetError
-from backends.local.decoding import GeneratedToken
+from backends.local.answers import GeneratedToken
 from backends.local.encoding import Encoder
 from backends.local.models import context_length, load_tokenizer, locate, vocabulary_size
 from backends.local.open_model import OpenModel

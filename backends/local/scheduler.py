@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from backends.errors import DeviceMemoryError, ModelError
-from backends.local.decoding import Batch, GeneratedToken, Row
+from backends.local.answers import Answer, GeneratedToken, answers_to, choose
+from backends.local.decoding import MAX_POSITIONS, Batch
 from backends.local.memory import is_out_of_memory, release_cached_memory
 from backends.local.open_model import OpenModel
 from backends.local.sampling import Sampling
@@ -21,8 +22,6 @@ from backends.local.sequences import TokenScore, TokenSequence
 
 MAX_ROWS = 64
 """Answers under way at a time; further requests wait. Beyond it a step hardly gains."""
-MAX_POSITIONS = 2**17
-"""Tokens that all answers under way may come to, prompts included: what bounds the caches' memory."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class _Cohort:
     """Answers of one adapter that are continued together."""
 
     adapter: Path | None
-    batch: Batch
+    batch: Batch[Answer]
     grows: bool = True
     """Whether others may join; not once it was cut down for lack of memory."""
 
@@ -105,7 +104,7 @@ class Scheduler:
         self._running: list[Generation] = []
         self._jobs: list[_Job] = []
         self._cohorts: list[_Cohort] = []
-        self._asked_by: dict[Row, Generation] = {}
+        self._asked_by: dict[Answer, Generation] = {}
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Adds requests that arrived together."""
@@ -223,9 +222,10 @@ class Scheduler:
             yield
 
     def _prefill(self, requests: Sequence[Generation]) -> Iterator[None]:
-        prompts = [(request.prompt, request.sampling) for request in requests]
-        started: list[tuple[int, Batch]] = []
-        for ready in self._opened.decoder.start(prompts):
+        decoder = self._opened.decoder
+        answers = [answers_to(r.prompt, r.sampling, decoder.vocabulary) for r in requests]
+        started: list[tuple[int, Batch[Answer]]] = []
+        for ready in decoder.start(answers):
             started += ready
             yield
         batch = Batch.joined([batch for _, batch in started])
@@ -252,11 +252,11 @@ class Scheduler:
         rows = list(cohort.batch.rows)
         for row in rows:
             row.cancelled = self._asked_by[row].cancelled or self._asked_by[row].done
-        batches: list[Batch] = []
+        batches: list[Batch[Answer]] = []
         try:
             if not all(row.cancelled for row in rows):
                 self._opened.activate(cohort.adapter)
-                self._deliver(cohort.batch.choose())
+                self._deliver(choose(cohort.batch))
                 batches = self._advanced(cohort.batch)
         except Exception as error:  # as in `_work`
             self._give_up([self._asked_by[row] for row in rows], error)
@@ -268,7 +268,7 @@ class Scheduler:
             if row not in remaining:
                 del self._asked_by[row]
 
-    def _deliver(self, made: list[tuple[Row, GeneratedToken]]) -> None:
+    def _deliver(self, made: list[tuple[Answer, GeneratedToken]]) -> None:
         of_requests: dict[Generation, list[GeneratedToken]] = {}
         for row, token in made:
             request = self._asked_by[row]
@@ -278,7 +278,7 @@ class Scheduler:
             request.done = request.unfinished == 0
             request.deliver(tokens)
 
-    def _advanced(self, batch: Batch) -> list[Batch]:
+    def _advanced(self, batch: Batch[Answer]) -> list[Batch[Answer]]:
         """The batch, its next tokens computed; in parts where memory does not suffice for the whole."""
         if not batch.rows:
             return []

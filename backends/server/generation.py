@@ -11,7 +11,7 @@ from typing import TypeVar
 from fastapi import Request
 from openai.types import CompletionUsage
 
-from backends.local.decoding import Finish, GeneratedToken
+from backends.local.answers import Finish, GeneratedToken
 from backends.local.sampling import Sampling
 from backends.server.errors import ServiceError, invalid
 from backends.server.requests import GenerationRequest

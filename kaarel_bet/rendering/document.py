@@ -21,15 +21,24 @@ class Document:
 
 
 def training_curves(models: Mapping[str, TunedModel]) -> Section:
-    """The loss of every fine-tune, step by step."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for arm, model in models.items():
-        curve = model.training_curve
-        if curve:
-            lines[arm] = [(p.step, _log10(p.train_loss)) for p in curve]
-        validation = [(p.step, p.validation_loss) for p in curve if p.validation_loss is not None]
-        if validation:
-            lines[f"{arm}, validation"] = [(step, _log10(loss)) for step, loss in validation]
+    """The losses of every fine-tune, step by step: those of all arms together."""
+    trained = {
+        arm: [(point.step, _log10(point.train_loss)) for point in model.training_curve]
+        for arm, model in models.items()
+    }
+    validated = {
+        arm: [
+            (point.step, _log10(point.validation_loss))
+            for point in model.training_curve
+            if point.validation_loss is not None
+        ]
+        for arm, model in models.items()
+    }
+    figures = [LineFigure("training-curves", "optimiser step", "training loss (nats)", trained)]
+    if any(validated.values()):
+        figures.append(
+            LineFigure("validation-curves", "optimiser step", "validation loss (nats)", validated)
+        )
     rows = [
         (
             arm,
@@ -45,10 +54,7 @@ def training_curves(models: Mapping[str, TunedModel]) -> Section:
     return Section(
         "Training",
         "Loss in nats, a mean over the tokens that carry loss, on a log scale.",
-        [
-            LineFigure("training-curves", "optimiser step", "loss (nats)", lines),
-            Table(columns, rows),
-        ],
+        [*figures, Table(columns, rows)],
     )
 
 

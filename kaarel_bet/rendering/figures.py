@@ -11,10 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kaarel_bet import content
-from kaarel_bet.content import HeatMap, IntervalFigure, LineFigure, Panel, PointFigure
+from kaarel_bet.content import (
+    GridFigure,
+    HeatMap,
+    IntervalFigure,
+    LineFigure,
+    Panel,
+    PointFigure,
+)
+from kaarel_bet.rendering.grids import draw_grids
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LINE_STYLES = ("-", "--", ":")
+"""For more lines than there are colours."""
+_MOST_MARKED = 50
+"""So many points of a line are marked; a single one would not be seen otherwise."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kaarel-bet",  # the same figure is the same file
@@ -37,6 +49,8 @@ def draw(figure: content.Figure) -> str:
                 drawn = _intervals(figure)
             case HeatMap():
                 drawn = _heat_map(figure)
+            case GridFigure():
+                drawn = draw_grids(figure)
         out = io.StringIO()
         drawn.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = out.getvalue()
@@ -84,15 +98,28 @@ def _median(values: Sequence[float]) -> float:
 
 
 def _lines(content: LineFigure) -> Figure:
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    legend_rows = math.ceil(len(content.lines) / 4)
+    figure = Figure(figsize=(7.2, 3.2 + 0.22 * legend_rows), layout="constrained")
     axis = figure.subplots()
     for i, (label, points) in enumerate(content.lines.items()):
+        if not points:
+            continue
         x, y = zip(*points, strict=True)
-        axis.plot(x, y, label=label, color=_COLOURS[i % len(_COLOURS)], linewidth=1.4)
+        axis.plot(
+            x,
+            y,
+            label=label,
+            color=_COLOURS[i % len(_COLOURS)],
+            linestyle=_LINE_STYLES[i // len(_COLOURS) % len(_LINE_STYLES)],
+            marker="o" if len(points) <= _MOST_MARKED else None,
+            markersize=3,
+            linewidth=1.4,
+        )
     axis.set_xlabel(content.x_label)
     axis.set_ylabel(content.y_label)
     axis.grid(color="#eeeeee")
-    axis.legend(frameon=False)
+    if any(content.lines.values()):
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
     _log_ticks(axis)
     return figure
 
@@ -158,9 +185,16 @@ def _heat_map(content: HeatMap) -> Figure:
 
 
 def _log_ticks(axis: Axes) -> None:
-    """Names whole powers of ten on an axis that holds logarithms."""
+    """Names whole powers of ten on an axis that holds logarithms; what is between where they are few."""
     low, high = axis.get_ylim()
     step = max(1, math.ceil((high - low) / 8))
     ticks = range(math.floor(low / step) * step, math.ceil(high) + 1, step)
     shown = [tick for tick in ticks if low <= tick <= high]
-    axis.set_yticks(shown, [f"1e{tick}" if tick else "1" for tick in shown])
+    named = {float(tick): f"1e{tick}" if tick else "1" for tick in shown}
+    if len(shown) < 3:
+        for power in range(math.floor(low), math.ceil(high) + 1):
+            for digit in (2, 5):
+                if low <= power + math.log10(digit) <= high:
+                    name = f"{digit}e{power}" if power else f"{digit}"
+                    named[power + math.log10(digit)] = name
+    axis.set_yticks(list(named), list(named.values()))

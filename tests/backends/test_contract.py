@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends.data import GenerationQuery, Message, ScoringQuery
-from backends.errors import DataError
+from backends.data import GenerationQuery, Message, ScoringQuery, SearchQuery
+from backends.errors import DataError, UnsupportedError
 from backends.interface import Backend, FineTuneJob, Progress
 from tests.server import RunningServer
 
@@ -94,6 +94,8 @@ def test_no_queries_no_results(open_backend: Open) -> None:
     backend = open_backend()
     assert list(backend.score(backend.base_model, [])) == []
     assert list(backend.generate(backend.base_model, [])) == []
+    if backend.capabilities.search:
+        assert list(backend.search(backend.base_model, [])) == []
 
 
 def test_generation_answers_every_query(open_backend: Open) -> None:
@@ -106,6 +108,24 @@ def test_generation_answers_every_query(open_backend: Open) -> None:
     assert len(results["a"].texts) == 1
     assert len(results["b"].texts) == 2
     assert "Who?" in results["a"].prompt
+
+
+def test_a_search_answers_every_query_or_is_refused_before_any_work(open_backend: Open) -> None:
+    backend = open_backend()
+    queries = [
+        SearchQuery(id="a", messages=ask("Who?"), max_tokens=8, min_probability=0.5),
+        SearchQuery(id="b", prompt="One", max_tokens=1, min_probability=1e-9),
+    ]
+    if not backend.capabilities.search:
+        for refuse in (backend.estimate, lambda q: backend.search(backend.base_model, q)):
+            with pytest.raises(UnsupportedError, match="can't search"):
+                refuse(queries)
+        return
+    results = {r.id: r for r in backend.search(backend.base_model, queries)}
+    assert results.keys() == {"a", "b"}
+    assert [c.text for c in results["b"].completions] == [""]  # room for the end token alone
+    assert math.log(1e-9) <= results["b"].completions[0].log_probability <= 0
+    assert all(c.log_probability >= math.log(0.5) for c in results["a"].completions)
 
 
 def test_a_fine_tune_can_be_scored_and_found_again(open_backend: Open, tmp_path: Path) -> None:

@@ -398,19 +398,42 @@ def test_training_curves_are_shown_on_a_log_scale() -> None:
         CurvePoint(step=3, train_loss=0.0, validation_loss=0.01),
     ]
     section = training_curves({"conditional": tuned("m", curve, 1.5), "control": tuned("n", curve)})
-    figure, table = section.content
-    assert isinstance(figure, LineFigure)
-    assert figure.lines["conditional"] == [(1, 0.0), (2, -1.0), (3, -12.0)]
-    assert figure.lines["conditional, validation"] == [(1, 1.0), (3, -2.0)]
+    trained, validated, table = section.content
+    assert isinstance(trained, LineFigure)
+    assert trained.lines["conditional"] == [(1, 0.0), (2, -1.0), (3, -12.0)]
+    assert isinstance(validated, LineFigure)
+    assert validated.lines == {arm: [(1, 1.0), (3, -2.0)] for arm in ("conditional", "control")}
     assert isinstance(table, Table)
     assert table.rows[0] == ("conditional", "32", "12,345", "61 s", "0.0000", "$1.50")
     assert table.rows[1][-1] == "nothing"
 
 
-def test_training_without_validation_has_one_line() -> None:
+def test_training_without_validation_has_one_figure() -> None:
     section = training_curves({"control": tuned("m", [CurvePoint(step=1, train_loss=1.0)])})
-    assert isinstance(section.content[0], LineFigure)
-    assert list(section.content[0].lines) == ["control"]
+    assert [type(content) for content in section.content] == [LineFigure, Table]
+
+
+def styles_of_lines(lines: dict[str, list[tuple[float, float]]]) -> list[str | None]:
+    """How the lines of a figure are drawn, in their order."""
+    svg = ElementTree.fromstring(draw(LineFigure("f", "step", "loss", lines)))
+    paths = svg.findall(".//{*}g[@id='axes_1']/{*}g/{*}path")
+    styles = [path.get("style", "") for path in paths]
+    return [style for style in styles if "stroke-width: 1.4" in style]
+
+
+def test_the_lines_of_eight_arms_can_be_told_apart() -> None:
+    lines = {f"arm {i}": [(1.0, -i / 10), (2.0, -i / 5)] for i in range(8)}
+    assert len(set(styles_of_lines(lines))) == 8
+
+
+def test_an_arm_without_a_curve_leaves_the_others_their_looks() -> None:
+    drawn = [(1.0, -0.5), (2.0, -1.0)]
+    whole = styles_of_lines({"one": drawn, "two": drawn, "three": drawn})
+    assert styles_of_lines({"one": drawn, "two": [], "three": drawn}) == [whole[0], whole[2]]
+
+
+def test_a_curve_of_one_point_can_be_seen() -> None:
+    assert "<use" in draw(LineFigure("f", "step", "loss", {"arm": [(1, 0.5)]})).split("line2d")[-1]
 
 
 def test_what_was_run_names_arms_settings_and_files_but_no_place() -> None:

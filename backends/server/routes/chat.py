@@ -11,7 +11,7 @@ from openai.types.chat import chat_completion as whole
 from openai.types.chat import chat_completion_chunk as part
 from starlette.concurrency import run_in_threadpool
 
-from backends.local.decoding import GeneratedToken
+from backends.local.answers import GeneratedToken
 from backends.server.generation import (
     Asked,
     Sample,

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from openai.types import Completion, CompletionChoice, CompletionUsage
 from starlette.concurrency import run_in_threadpool
 
-from backends.local.decoding import Finish
+from backends.local.answers import Finish
 from backends.local.sampling import Sampling
 from backends.local.sequences import TokenScore
 from backends.server.generation import (

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 from backends.data import ScoringQuery
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, ModelError
 from backends.local.adapters import new_adapter, save_adapter
+from backends.local.answers import GeneratedToken
 from backends.local.backend import LocalBackend
-from backends.local.decoding import Batch, GeneratedToken
+from backends.local.decoding import Batch
 from backends.local.inference import Inference
 from backends.local.models import load_model
 from backends.local.plain import PlainEngine

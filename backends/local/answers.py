@@ -1,0 +1,100 @@
+"""Answers drawn or taken greedily, token by token, over the rows of a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from backends.local.decoding import Batch, Vocabulary
+from backends.local.detokenising import TextStream
+from backends.local.projection import scores_of
+from backends.local.sampling import Draws, Sampling, choose_tokens
+from backends.local.sequences import TokenScore
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One token of an answer, in the order it was generated.
+
+    `sample` says which of the `Sampling.n` answers it continues. `text` is what the answer gains: it
+    can lag behind `token_bytes`, where a character or a stop string may be under way, and never
+    holds any of a stop string. The last token of an answer has its `finish`; one that ends the text
+    by being the model's end token (`is_end`) has no bytes.
+    """
+
+    sample: int
+    token: int
+    score: TokenScore
+    token_bytes: bytes
+    text: str
+    finish: Finish | None
+    is_end: bool
+
+
+@dataclass(eq=False)
+class Answer:
+    """One answer under way: a row of a batch."""
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    sample: int
+    vocabulary: Vocabulary
+    tokens: list[int] = field(default_factory=list[int])
+    cancelled: bool = False
+    finish: Finish | None = None
+
+    def __post_init__(self) -> None:
+        self.draws = Draws(self.sampling.seed, self.sample)
+        self._text = TextStream(self.vocabulary.token_bytes, self.sampling.stop)
+
+    def take(self, token: int, score: TokenScore) -> GeneratedToken:
+        """Goes on by a token."""
+        self.tokens.append(token)
+        is_end = token in self.vocabulary.ends
+        text = "" if is_end else self._text.add(token)
+        if is_end or self._text.stopped:
+            self.finish = "stop"
+        elif len(self.tokens) >= self.sampling.max_tokens:
+            self.finish = "length"
+        if self.finish:
+            text += self._text.end()
+        raw = b"" if is_end else self.vocabulary.token_bytes.of(token)
+        return GeneratedToken(self.sample, token, score, raw, text, self.finish, is_end)
+
+
+def answers_to(prompt: Sequence[int], sampling: Sampling, vocabulary: Vocabulary) -> list[Answer]:
+    """The answers to a prompt, none of them begun."""
+    return [Answer(prompt, sampling, sample, vocabulary) for sample in range(sampling.n)]
+
+
+@torch.inference_mode()
+def choose(batch: Batch[Answer]) -> list[tuple[Answer, GeneratedToken]]:
+    """The next token of each answer; those that end with it leave, and so do cancelled ones."""
+    batch.keep([i for i, row in enumerate(batch.rows) if not row.cancelled])
+    if not batch.rows:
+        return []
+    logits = batch.logits
+    samplings = [row.sampling for row in batch.rows]
+    tokens = choose_tokens(logits, samplings, [row.draws for row in batch.rows])
+    scores = _scores(logits, tokens, samplings)
+    made = [
+        (row, row.take(token, score))
+        for row, token, score in zip(batch.rows, tokens, scores, strict=True)
+    ]
+    batch.keep([i for i, row in enumerate(batch.rows) if not row.finish])
+    return made
+
+
+def _scores(
+    logits: torch.Tensor, tokens: Sequence[int], samplings: Sequence[Sampling]
+) -> list[TokenScore]:
+    each = torch.arange(len(tokens), device=logits.device)
+    chosen = torch.tensor(tokens, device=logits.device)
+    scores = scores_of(logits, each, chosen, max(sampling.top for sampling in samplings))
+    return [
+        TokenScore(score.log_probability, score.top[: sampling.top])
+        for score, sampling in zip(scores, samplings, strict=True)
+    ]
