@@ -50,6 +50,15 @@ class Vocabulary:
     ends: frozenset[int]
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued, and with which of its `sampling.n` answers."""
+
+    tokens: Sequence[int]
+    sampling: Sampling
+    samples: range
+
+
 @dataclass(eq=False)
 class Row:
     """One answer under way."""
@@ -91,25 +100,26 @@ class Decoder:
     batch_tokens: int
 
     @torch.inference_mode()
-    def start(
-        self, prompts: Sequence[tuple[Sequence[int], Sampling]]
-    ) -> Iterator[list[tuple[int, "Batch"]]]:
+    def start(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, "Batch"]]]:
         """Computes prompts, a common prefix once; yields (index of the prompt, its rows) as ready.
 
         Raises:
             DeviceMemoryError: as `Engine.prefill`.
         """
-        tokens = [prompt for prompt, _ in prompts]
+        tokens = [prompt.tokens for prompt in prompts]
         for ready in self.engine.prefill(tokens, self.batch_tokens):
-            yield [(index, self._batch(*prompts[index], prefilled)) for index, prefilled in ready]
+            yield [(index, self._batch(prompts[index], prefilled)) for index, prefilled in ready]
 
-    def _batch(self, prompt: Sequence[int], sampling: Sampling, prefilled: Prefilled) -> "Batch":
-        rows = [Row(prompt, sampling, i, self.vocabulary) for i in range(sampling.n)]
+    def _batch(self, prompt: Prompt, prefilled: Prefilled) -> "Batch":
+        rows = [
+            Row(prompt.tokens, prompt.sampling, sample, self.vocabulary)
+            for sample in prompt.samples
+        ]
         n = len(rows)
         layers = prefilled.layers
         if layers is not None:
             layers = [_map(layer, lambda t: t.expand(n, -1, -1, -1)) for layer in layers]
-        lengths = np.full(n, len(prompt))
+        lengths = np.full(n, len(prompt.tokens))
         return Batch(self, rows, lengths, prefilled.logits.expand(n, -1), layers)
 
 

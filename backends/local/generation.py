@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from backends.data import GenerationQuery, GenerationResult
-from backends.local.decoding import Batch, Decoder
+from backends.local.decoding import Batch, Decoder, Prompt
 from backends.local.encoding import Encoder
 from backends.local.memory import halving_when_out_of_memory
 from backends.local.sampling import Sampling
@@ -36,7 +36,10 @@ class Generator:
             yield from halving_when_out_of_memory(self._answered, batch)
 
     def _answered(self, queries: Sequence[GenerationQuery]) -> list[GenerationResult]:
-        prompts = [(self._encoder.prompt(query), _sampling(query)) for query in queries]
+        prompts = [
+            Prompt(self._encoder.prompt(query), _sampling(query), range(query.n_samples))
+            for query in queries
+        ]
         started = [item for ready in self._decoder.start(prompts) for item in ready]
         place = {row: (i, row.sample) for i, batch in started for row in batch.rows}
         texts = [[""] * query.n_samples for query in queries]
