@@ -85,8 +85,12 @@ class AppendOnlyFile:
             self._file.truncate(start)
             raise
 
+    def close(self) -> None:
+        """Nothing can be appended from now on."""
+        self._file.close()
+
     def __enter__(self) -> "AppendOnlyFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()

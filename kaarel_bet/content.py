@@ -112,15 +112,3 @@ class Section:
     title: str
     text: str = ""
     content: Sequence[Table | Figure | Transcript] = ()
-
-
-@dataclass(frozen=True)
-class GridRow:
-    title: str
-    grids: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class GridFigure:
-    name: str
-    rows: Sequence[GridRow]

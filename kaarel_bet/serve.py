@@ -5,6 +5,7 @@ uv run kaarel-bet serve [--host H] [--port P] [--data-dir D] [--model M] [--set 
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -94,6 +95,9 @@ def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None)
     # uvicorn hands the signal that ended it on, once all is closed.
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
+    # All is closed. Python would look through torch's million objects for garbage before it ends, several
+    # times, which takes seconds.
+    gc.freeze()
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

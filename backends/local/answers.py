@@ -1,6 +1,6 @@
 """Answers drawn or taken greedily, token by token, over the rows of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,9 +65,15 @@ class Answer:
         return GeneratedToken(self.sample, token, score, raw, text, self.finish, is_end)
 
 
-def answers_to(prompt: Sequence[int], sampling: Sampling, vocabulary: Vocabulary) -> list[Answer]:
-    """The answers to a prompt, none of them begun."""
-    return [Answer(prompt, sampling, sample, vocabulary) for sample in range(sampling.n)]
+def answers_to(
+    prompt: Sequence[int],
+    sampling: Sampling,
+    vocabulary: Vocabulary,
+    samples: Iterable[int] | None = None,
+) -> list[Answer]:
+    """Those of a prompt's `sampling.n` answers (default: all), none of them begun."""
+    chosen = range(sampling.n) if samples is None else samples
+    return [Answer(prompt, sampling, sample, vocabulary) for sample in chosen]
 
 
 @torch.inference_mode()

@@ -13,10 +13,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from backends.errors import DataError, KaarelBetError
 from backends.local.answers import GeneratedToken
 from backends.local.encoding import Encoder
+from backends.local.inference_requests import Generation, PromptScoring, Request
 from backends.local.models import context_length, load_tokenizer, locate, vocabulary_size
 from backends.local.open_model import OpenModel
 from backends.local.sampling import MOST_LIKELIEST, Sampling
-from backends.local.scheduler import Generation, PromptScoring, Request, Scheduler
+from backends.local.scheduler import Scheduler
 from backends.local.sequences import TokenScore
 from backends.local.settings import LocalSettings
 

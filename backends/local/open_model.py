@@ -36,6 +36,8 @@ class OpenModel:
         decoding = self.engine if settings.prefix_sharing != "off" else choose_engine(model, "on")
         vocabulary = Vocabulary(TokenBytes(tokenizer), _ends(model, tokenizer))
         self.decoder = Decoder(model, decoding, vocabulary, settings.scoring.batch_tokens)
+        self.max_adapters = max_adapters
+        """How many stay in memory."""
         self._adapters = AdapterCache(model, max_adapters)
 
     def activate(self, adapter: Path | None) -> None:

@@ -6,68 +6,21 @@ answer or a long list of prompts does not hold up what comes after.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from backends.errors import DeviceMemoryError, ModelError
+from backends.local.admission import Admission
 from backends.local.answers import Answer, GeneratedToken, answers_to, choose
-from backends.local.decoding import MAX_POSITIONS, Batch
+from backends.local.decoding import Batch
+from backends.local.inference_requests import Generation, PromptScoring, Request
 from backends.local.memory import is_out_of_memory, release_cached_memory
 from backends.local.open_model import OpenModel
-from backends.local.sampling import Sampling
 from backends.local.sequences import TokenScore, TokenSequence
 
-MAX_ROWS = 64
-"""Answers under way at a time; further requests wait. Beyond it a step hardly gains."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Request:
-    """What is asked of one model (None is the base model).
-
-    `fail` or the last `deliver` is the last that is called; the asker sets `cancelled`.
-    """
-
-    adapter: Path | None
-    fail: Callable[[Exception], None]
-
-    def __post_init__(self) -> None:
-        self.cancelled = False
-        self.done = False
-
-    def give_up(self, error: Exception) -> None:
-        """Fails it, unless it is over."""
-        if not self.done:
-            self.done = True
-            self.fail(error)
-
-
-@dataclass(eq=False)
-class Generation(Request):
-    """Answers to a prompt; `deliver` is called with their new tokens."""
-
-    prompt: Sequence[int]
-    sampling: Sampling
-    deliver: Callable[[list[GeneratedToken]], None]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.unfinished = self.sampling.n
-        self.positions = self.sampling.n * (len(self.prompt) + self.sampling.max_tokens)
-
-
-@dataclass(eq=False)
-class PromptScoring(Request):
-    """Scores of all tokens of a text but the first; it has at least two."""
-
-    tokens: Sequence[int]
-    top: int
-    deliver: Callable[[list[TokenScore]], None]
 
 
 _AnyRequest = TypeVar("_AnyRequest", bound=Request)
@@ -100,7 +53,7 @@ class Scheduler:
 
     def __init__(self, opened: OpenModel) -> None:
         self._opened = opened
-        self._waiting: deque[Generation] = deque()
+        self._waiting: list[Request] = []
         self._running: list[Generation] = []
         self._jobs: list[_Job] = []
         self._cohorts: list[_Cohort] = []
@@ -108,14 +61,7 @@ class Scheduler:
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Adds requests that arrived together."""
-        scorings: list[PromptScoring] = []
-        for request in requests:
-            if isinstance(request, PromptScoring):
-                scorings.append(request)
-            elif isinstance(request, Generation):
-                self._waiting.append(request)
-        for group in _by_adapter(scorings):
-            self._jobs.append(_Job(group, self._score(group)))
+        self._waiting += requests
 
     @property
     def busy(self) -> bool:
@@ -157,23 +103,24 @@ class Scheduler:
     # Jobs
 
     def _admit(self) -> None:
-        """Starts as many waiting requests as fit, in their order; one alone always fits."""
+        """Begins the waiting requests whose turn it is; those that arrived together, as one job."""
         self._running = [r for r in self._running if not (r.done or r.cancelled)]
-        rows = sum(request.unfinished for request in self._running)
-        positions = sum(request.positions for request in self._running)
-        admitted: list[Generation] = []
-        while self._waiting:
-            request = self._waiting[0]
-            rows += request.sampling.n
-            positions += request.positions
-            if (self._running or admitted) and (rows > MAX_ROWS or positions > MAX_POSITIONS):
-                break
-            self._waiting.popleft()
-            if not request.cancelled:
-                admitted.append(request)
-        self._running += admitted
-        for group in _by_adapter(admitted):
-            self._jobs.append(_Job(group, self._prefill(group)))
+        in_use = [work.adapter for work in (*self._jobs, *self._cohorts)]
+        admission = Admission(self._running, in_use, self._opened.max_adapters)
+        waiting = [request for request in self._waiting if not (request.done or request.cancelled)]
+        self._waiting = []
+        generations: list[Generation] = []
+        scorings: list[PromptScoring] = []
+        for request in waiting:
+            if not admission.may_begin(request):
+                self._waiting.append(request)
+            elif isinstance(request, Generation):
+                generations.append(request)
+            elif isinstance(request, PromptScoring):
+                scorings.append(request)
+        self._running += generations
+        self._jobs += [_Job(group, self._score(group)) for group in _by_adapter(scorings)]
+        self._jobs += [_Job(group, self._prefill(group)) for group in _by_adapter(generations)]
 
     def _work(self, job: _Job) -> None:
         try:
@@ -223,7 +170,9 @@ class Scheduler:
 
     def _prefill(self, requests: Sequence[Generation]) -> Iterator[None]:
         decoder = self._opened.decoder
-        answers = [answers_to(r.prompt, r.sampling, decoder.vocabulary) for r in requests]
+        answers = [
+            answers_to(r.prompt, r.sampling, decoder.vocabulary, r.samples) for r in requests
+        ]
         started: list[tuple[int, Batch[Answer]]] = []
         for ready in decoder.start(answers):
             started += ready
@@ -273,9 +222,11 @@ class Scheduler:
         for row, token in made:
             request = self._asked_by[row]
             of_requests.setdefault(request, []).append(token)
-            request.unfinished -= token.finish is not None
         for request, tokens in of_requests.items():
-            request.done = request.unfinished == 0
+            if request.finish(sum(token.finish is not None for token in tokens)):
+                self._running.remove(request)
+                if not request.done:
+                    self._waiting.append(request)
             request.deliver(tokens)
 
     def _advanced(self, batch: Batch[Answer]) -> list[Batch[Answer]]:

@@ -5,21 +5,22 @@ the requests that have no answer.
 """
 
 import asyncio
+import contextlib
 import io
 import logging
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import httpx
-from openai.types import Batch, BatchError, BatchRequestCounts, BatchUsage
+from openai.types import Batch, BatchError, BatchRequestCounts, FileObject
 from openai.types.batch import Errors
-from openai.types.batch_usage import InputTokensDetails, OutputTokensDetails
 from starlette.types import ASGIApp
 
-from backends.jsonl import AppendOnlyFile, read_jsonl
+from backends.server.batch_answers import BatchAnswers, in_order, usage
 from backends.server.batch_lines import (
-    ANSWER,
     Answer,
     BatchAnswer,
     BatchRequest,
@@ -34,14 +35,19 @@ from backends.server.identifiers import new_id, now
 from backends.server.records import Records
 
 FINISHED = ("failed", "completed", "expired", "cancelled")
-_log = logging.getLogger(__name__)
-
-
 _OURS = "The server failed at this batch; its log says why."
+_COUNTS_EVERY = 1.0
+"""Seconds between two looks at how many answers there are."""
+
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 class Batches:
-    """The batches and the tasks that work on them; all methods belong to the server's event loop."""
+    """The batches and the tasks that work on them; all methods belong to the server's event loop.
+
+    What grows with the batch is read and written on one thread, in the order it was asked for.
+    """
 
     def __init__(
         self,
@@ -52,10 +58,13 @@ class Batches:
         concurrency: int,
         max_unfinished: int,
     ) -> None:
+        self._store = records.store
         self._records = records.batches
         self._data = data
         self._files = files
+        self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._max_unfinished = max_unfinished
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._http: httpx.AsyncClient | None = None
@@ -78,6 +87,7 @@ class Batches:
         for task in tasks:
             task.cancel("closing")
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._disk.shutdown)
         if self._http is not None:
             await self._http.aclose()
 
@@ -113,6 +123,8 @@ class Batches:
         batch = self.get(identifier)
         if batch.status in FINISHED:
             raise invalid(f"The batch is {batch.status} already.", code="batch_finished")
+        if batch.status in ("cancelling", "finalizing"):  # it is ending, with what it has
+            return batch
         batch = self._change(identifier, status="cancelling", cancelling_at=now())
         if task := self._tasks.get(identifier):
             task.cancel()
@@ -121,13 +133,20 @@ class Batches:
     def _unfinished(self) -> list[Batch]:
         return [batch for batch in self._records.all() if batch.status not in FINISHED]
 
+    async def _on_disk(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
     def _begin(self, identifier: str) -> None:
         task = asyncio.create_task(self._run(identifier))
         self._tasks[identifier] = task
-        task.add_done_callback(lambda _: self._ended(identifier))
+        task.add_done_callback(lambda task: self._ended(identifier, task))
 
-    def _ended(self, identifier: str) -> None:
+    def _ended(self, identifier: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(identifier, None)
+        if not task.cancelled() and (error := task.exception()):
+            # Not even its failure could be written down. The next server takes it up.
+            _log.error("batch %s could not be closed", identifier, exc_info=error)
+            return
         if not self._closing and self.get(identifier).status == "cancelling":
             # It was cancelled before its requests were read: once they are, what was answered is kept.
             self._begin(identifier)
@@ -137,24 +156,19 @@ class Batches:
 
     async def _run(self, identifier: str) -> None:
         """Answers the batch and closes it, whatever happens on the way."""
-        directory = self._data.batch(identifier)
+        path = self._data.batch(identifier) / "input.jsonl"
         try:
             batch = self.get(identifier)
-            requests = await asyncio.to_thread(
-                read_requests, directory / "input.jsonl", batch.endpoint
-            )
-            self._finish(batch, requests, await self._ending(batch, requests))
+            requests = await asyncio.to_thread(read_requests, path, batch.endpoint)
+            status = await self._ending(batch, requests)
+            self._change(identifier, status="finalizing", finalizing_at=now())
+            await self._on_disk(lambda: self._finish(identifier, requests, status))
         except InvalidBatch as problem:
             self._fail(identifier, problem.errors)
-            shutil.rmtree(directory, ignore_errors=True)
         except Exception:
-            # The answers stay in the directory, for whoever looks after the server.
             _log.exception("batch %s", identifier)
-            self._fail(identifier, [BatchError(code="server_error", message=_OURS)])
-
-    def _fail(self, identifier: str, problems: list[BatchError]) -> None:
-        errors = Errors(data=problems, object="list")
-        self._change(identifier, status="failed", failed_at=now(), errors=errors)
+            await self._on_disk(lambda: self._give_up(identifier))
+        await self._on_disk(lambda: shutil.rmtree(path.parent, ignore_errors=True))
 
     async def _ending(self, batch: Batch, requests: Sequence[BatchRequest]) -> str:
         """Answers what is not answered yet; returns the status that the batch comes to."""
@@ -172,32 +186,48 @@ class Batches:
 
     async def _answer_all(self, batch: Batch, requests: Sequence[BatchRequest]) -> None:
         """Raises TimeoutError when the batch's time is over."""
-        counts = BatchRequestCounts(completed=0, failed=0, total=len(requests))
-        path = self._data.batch(batch.id) / "answers.jsonl"
-        answers = AppendOnlyFile(path)
-        answered = read_jsonl(path, ANSWER, unfinished_ok=True)
-        for answer in answered:
-            _count(counts, answer)
-        self._change(
-            batch.id,
-            status="in_progress",
-            in_progress_at=batch.in_progress_at or now(),
-            request_counts=counts,
-        )
-        done = {answer.custom_id for answer in answered}
+        async with self._answers(batch.id, requests) as answers:
+            self._change(
+                batch.id,
+                status="in_progress",
+                in_progress_at=batch.in_progress_at or now(),
+                request_counts=answers.counts,
+            )
+            assert batch.expires_at is not None
+            async with asyncio.timeout(batch.expires_at - now()), asyncio.TaskGroup() as group:
+                counting = group.create_task(self._tell_counts(batch.id, answers))
+                missing = iter(answers.missing)
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(self._concurrency):
+                        workers.create_task(self._work(missing, answers))
+                counting.cancel()
 
-        async def ask(request: BatchRequest) -> None:
+    @contextlib.asynccontextmanager
+    async def _answers(
+        self, identifier: str, requests: Sequence[BatchRequest]
+    ) -> AsyncIterator[BatchAnswers]:
+        path = self._data.batch(identifier) / "answers.jsonl"
+        answers = await self._on_disk(lambda: BatchAnswers(path, requests))
+        try:
+            yield answers
+        finally:
+            self._disk.submit(answers.close)  # after whatever is still being written
+
+    async def _work(self, missing: Iterator[BatchRequest], answers: BatchAnswers) -> None:
+        """Answers one request after the other; `missing` is shared with the other workers."""
+        for request in missing:
             async with self._slots:
                 answer = await self._answer(request)
-            answers.append([answer])
-            _count(counts, answer)
-            self._change(batch.id, request_counts=counts)
+            await self._on_disk(partial(answers.add, answer))
 
-        assert batch.expires_at is not None
-        async with asyncio.timeout(batch.expires_at - now()), asyncio.TaskGroup() as group:
-            for request in requests:
-                if request.custom_id not in done:
-                    group.create_task(ask(request))
+    async def _tell_counts(self, identifier: str, answers: BatchAnswers) -> None:
+        told = answers.counts.model_copy()
+        while True:
+            await asyncio.sleep(_COUNTS_EVERY)
+            counts = answers.counts.model_copy()
+            if counts != told:
+                await self._on_disk(partial(self._change, identifier, request_counts=counts))
+                told = counts
 
     async def _answer(self, request: BatchRequest) -> BatchAnswer:
         assert self._http is not None
@@ -213,58 +243,64 @@ class Batches:
         )
         return BatchAnswer(id=new_id("batch_req_"), custom_id=request.custom_id, response=answer)
 
-    def _finish(self, batch: Batch, requests: Sequence[BatchRequest], status: str) -> None:
-        """Puts the answers into files, in the order of the requests, and closes the batch."""
-        self._change(batch.id, status="finalizing", finalizing_at=now())
-        path = self._data.batch(batch.id) / "answers.jsonl"
-        answers = read_jsonl(path, ANSWER, unfinished_ok=True) if path.exists() else []
-        by_id = {answer.custom_id: answer for answer in answers}
-        lines = [by_id.get(r.custom_id) or _unanswered(r.custom_id, status) for r in requests]
+    def _finish(self, identifier: str, requests: Sequence[BatchRequest], status: str) -> None:
+        """Puts the answers into files, in the order of the requests, and closes the batch.
+
+        Raises:
+            OSError, DataError: the answers can't be read or the files not be written; then none is there.
+        """
+        lines = in_order(self._data.batch(identifier) / "answers.jsonl", requests, status)
         succeeded = [line for line in lines if line.succeeded]
         failed = [line for line in lines if not line.succeeded]
-        self._change(
-            batch.id,
-            status=status,
-            **{f"{status}_at": now()},
-            output_file_id=self._keep(f"{batch.id}_output.jsonl", succeeded),
-            error_file_id=self._keep(f"{batch.id}_error.jsonl", failed),
-            request_counts=BatchRequestCounts(
-                completed=len(succeeded), failed=len(failed), total=len(lines)
-            ),
-            usage=_usage(succeeded),
-        )
-        shutil.rmtree(path.parent, ignore_errors=True)
+        counts = BatchRequestCounts(completed=len(succeeded), failed=len(failed), total=len(lines))
+        with contextlib.ExitStack() as undo:
+            output = self._written(f"{identifier}_output.jsonl", succeeded, undo)
+            errors = self._written(f"{identifier}_error.jsonl", failed, undo)
+            with self._store.transaction():
+                self._change(
+                    identifier,
+                    status=status,
+                    **{f"{status}_at": now()},
+                    output_file_id=self._kept(output),
+                    error_file_id=self._kept(errors),
+                    request_counts=counts,
+                    usage=usage(succeeded),
+                )
+            undo.pop_all()
 
-    def _keep(self, name: str, lines: list[BatchAnswer]) -> str | None:
+    def _written(
+        self, name: str, lines: list[BatchAnswer], undo: contextlib.ExitStack
+    ) -> FileObject | None:
         if not lines:
             return None
         content = "".join(line.model_dump_json() + "\n" for line in lines)
-        return self._files.keep(name, io.BytesIO(content.encode()), "batch_output").id
+        file = self._files.write(name, io.BytesIO(content.encode()), "batch_output")
+        undo.callback(self._files.discard, file)
+        return file
 
+    def _kept(self, file: FileObject | None) -> str | None:
+        return None if file is None else self._files.record(file).id
 
-def _count(counts: BatchRequestCounts, answer: BatchAnswer) -> None:
-    if answer.succeeded:
-        counts.completed += 1
-    else:
-        counts.failed += 1
+    def _fail(self, identifier: str, problems: list[BatchError], output: str | None = None) -> None:
+        errors = Errors(data=problems, object="list")
+        self._change(
+            identifier,
+            status="failed",
+            failed_at=now(),
+            errors=errors,
+            output_file_id=output,
+        )
 
-
-def _unanswered(custom_id: str, status: str) -> BatchAnswer:
-    message = f"The batch was {status} before this request was answered."
-    failure = Failure(code=f"batch_{status}", message=message)
-    return BatchAnswer(id=new_id("batch_req_"), custom_id=custom_id, error=failure)
-
-
-def _usage(succeeded: Sequence[BatchAnswer]) -> BatchUsage:
-    counted: list[dict[str, Any]] = [
-        line.response.body["usage"] for line in succeeded if line.response
-    ]
-    prompt = sum(usage["prompt_tokens"] for usage in counted)
-    completion = sum(usage["completion_tokens"] for usage in counted)
-    return BatchUsage(
-        input_tokens=prompt,
-        input_tokens_details=InputTokensDetails(cached_tokens=0),
-        output_tokens=completion,
-        output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
-        total_tokens=prompt + completion,
-    )
+    def _give_up(self, identifier: str) -> None:
+        """Fails it for a reason of ours. The answers so far are its output, the very file that they
+        are in: the disk may be full."""
+        path = self._data.batch(identifier) / "answers.jsonl"
+        problems = [BatchError(code="server_error", message=_OURS)]
+        answered = path.exists() and path.stat().st_size > 0
+        with contextlib.ExitStack() as undo, self._store.transaction():
+            file = None
+            if answered:
+                file = self._files.adopt(f"{identifier}_output.jsonl", path, "batch_output")
+                undo.callback(self._files.discard, file)
+            self._fail(identifier, problems, self._kept(file))
+            undo.pop_all()

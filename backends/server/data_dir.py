@@ -1,10 +1,10 @@
 """The data directory: the only code that makes its paths, from identifiers made here alone.
 
-kaarel-bet.sqlite3        files, jobs, events, checkpoints, models, batches
+kaarel-bet.sqlite3        files, jobs, events, checkpoints, models, batches: what counts
 files/<file-id>           the content of uploaded and resulting files
 jobs/<job-id>/            the training data as it was when the job was created, the process's order and log
-models/<job-id>/          PEFT adapters
-batches/<batch-id>/       the answers so far
+models/<job-id>/          PEFT adapters; beside them .<job-id>.checkpoint of a training under way
+batches/<batch-id>/       the requests and the answers so far
 server.lock training.lock
 """
 
@@ -66,10 +66,13 @@ class DataDirectory:
         """An adapter's directory, by the id of the job that made it."""
         return self.path / "models" / name
 
-    def sweep(self, kind: str, has_record: Callable[[str], bool]) -> None:
-        """Deletes the files, jobs or batches without a record, which a killed server could not write."""
+    def sweep(self, kind: str, needed: Callable[[str], bool]) -> None:
+        """Deletes the files, jobs, models or batches but for those whose names are needed.
+
+        A killed server leaves some: written before their record, or not deleted yet after their end.
+        """
         for path in (self.path / kind).iterdir():
-            if has_record(path.name):
+            if needed(path.name):
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -54,6 +54,12 @@ class Files:
         self, name: str, content: BinaryIO, purpose: Purpose, lifetime: int | None = None
     ) -> FileObject:
         """Stores content as a new file; it is on disk before the store says that it is there."""
+        return self.record(self.write(name, content, purpose, lifetime))
+
+    def write(
+        self, name: str, content: BinaryIO, purpose: Purpose, lifetime: int | None = None
+    ) -> FileObject:
+        """Puts content on disk, which is no file before `record`; until then `discard` undoes it."""
         identifier = new_id("file-")
         path = self._data.file(identifier)
         partial = path.with_suffix(".partial")
@@ -65,19 +71,37 @@ class Files:
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
+        return self._described(identifier, name, purpose, lifetime)
+
+    def adopt(self, name: str, content: Path, purpose: Purpose) -> FileObject:
+        """As `write`, of what is on disk already: where there are hard links it takes no room."""
+        identifier = new_id("file-")
+        _link(content, self._data.file(identifier))
+        return self._described(identifier, name, purpose, None)
+
+    def record(self, file: FileObject) -> FileObject:
+        """Makes it a file that is there."""
+        self._records.add(file.id, file)
+        return file
+
+    def discard(self, file: FileObject) -> None:
+        """Deletes what was written and not recorded."""
+        self._data.file(file.id).unlink(missing_ok=True)
+
+    def _described(
+        self, identifier: str, name: str, purpose: Purpose, lifetime: int | None
+    ) -> FileObject:
         created = now()
-        file = FileObject(
+        return FileObject(
             id=identifier,
             object="file",
-            bytes=path.stat().st_size,
+            bytes=self._data.file(identifier).stat().st_size,
             created_at=created,
             expires_at=None if lifetime is None else created + lifetime,
             filename=name,
             purpose=purpose,
             status="processed",
         )
-        self._records.add(identifier, file)
-        return file
 
     def find(self, identifier: str) -> FileObject | None:
         """The file, None where there is none or its time is over."""
@@ -99,10 +123,7 @@ class Files:
 
     def copy(self, identifier: str, target: Path) -> None:
         """Gives whoever works with a file a copy that outlives its deletion."""
-        try:
-            target.hardlink_to(self.path(identifier))
-        except OSError:
-            shutil.copyfile(self.path(identifier), target)
+        _link(self.path(identifier), target)
 
     def delete(self, identifier: str) -> None:
         """Deletes it. Raises ServiceError (404) where there is none."""
@@ -116,3 +137,10 @@ class Files:
             if file.expires_at is not None and file.expires_at <= now():
                 self._records.remove(file.id)
                 self._data.file(file.id).unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # not every file system has them
+        shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from backends.local.inference import Inference
 from backends.local.settings import LocalSettings
-from backends.server.batches import Batches
+from backends.server.batches import FINISHED, Batches
 from backends.server.data_dir import DataDirectory
 from backends.server.files import Files
 from backends.server.jobs import Jobs
@@ -61,13 +61,19 @@ class Service:
         return TokenTexts(self.inference.tokenizer)
 
     def _sweep(self) -> None:
-        kept = {
-            "files": self.records.files,
-            "jobs": self.records.jobs,
-            "batches": self.records.batches,
-        }
-        for kind, records in kept.items():
-            self.data.sweep(kind, lambda name, records=records: records.get(name) is not None)
+        records = self.records
+        jobs = {record.job.id for record in records.jobs.all() if not record.finished}
+        batches = {batch.id for batch in records.batches.all() if batch.status not in FINISHED}
+        adapters = {record.adapter for record in records.models.all()}
+        files = {file.id for file in records.files.all()}
+
+        def needed_model(name: str) -> bool:
+            return name in adapters or name.removeprefix(".").partition(".")[0] in jobs
+
+        self.data.sweep("files", files.__contains__)
+        self.data.sweep("jobs", jobs.__contains__)
+        self.data.sweep("models", needed_model)
+        self.data.sweep("batches", batches.__contains__)
 
     async def close(self) -> None:
         """Stops all work; what is unfinished is taken up by the next server on this data."""

@@ -66,3 +66,12 @@ def test_flags_come_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.allow_hub
     assert local.model == "b: c"
     assert key == Path("key")
+
+
+@pytest.mark.parametrize("name", ["2026", "andmed õ 🦊", "del \x7f", "next line \x85"])
+def test_a_directory_may_have_any_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Those as well that YAML takes for numbers, does not allow or would change."""
+    served: list[ServerSettings] = []
+    monkeypatch.setattr(serve, "serve", lambda server, *_: served.append(server))
+    assert main(["serve", "--data-dir", name]) == 0
+    assert served[0].data_dir == name

@@ -19,7 +19,7 @@ TEST_TIME = "test-time"
 ON_ALL_SETS = (BASE, PLAIN, AUGMENTED, OTHER, CONTINUED)
 """The arms that are asked the tasks of every set."""
 
-IN_DEPTH = (BASE, AUGMENTED, TEST_TIME)
+IN_DEPTH = (AUGMENTED, TEST_TIME)
 """The arms that are also asked test tasks under augmentation, and searched."""
 
 

@@ -24,8 +24,8 @@ class SetsSettings(Strict):
     """The three sets of tasks."""
 
     train: SetSettings = SetSettings(source="arc1-training")
-    other: SetSettings = SetSettings(source="arc1-evaluation")
-    test: SetSettings = SetSettings(source="arc1-evaluation")
+    other: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=8)
+    test: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=8)
     choose: Literal["smallest", "random"] = "smallest"
     leakage: Literal["refuse", "drop", "allow"] = "drop"
 
@@ -48,7 +48,7 @@ class AugmentationSettings(Strict):
     colours: bool = True
     keep_background: bool = False
     order: bool = True
-    variants: Positive | None = 8
+    variants: Positive | None = 6
 
 
 class CountingSettings(Strict):

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from backends.data import ScoringQuery
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, ModelError
+from backends.local.adapter_cache import AdapterCache
 from backends.local.adapters import new_adapter, save_adapter
 from backends.local.answers import GeneratedToken
 from backends.local.backend import LocalBackend
@@ -251,6 +252,75 @@ def test_answers_of_several_adapters_at_once_are_those_of_each(
     run(work())
     assert inference._opened is not None
     assert len(inference._opened._adapters._loaded) == 2
+
+
+def test_more_adapters_than_fit_the_memory_take_turns(
+    adapters: list[Path], inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    load = AdapterCache._load
+
+    def noted(self: AdapterCache, adapter: Path) -> None:
+        loaded.append(adapter)
+        load(self, adapter)
+
+    monkeypatch.setattr(AdapterCache, "_load", noted)
+    sampling = Sampling(max_tokens=10, temperature=0)
+    found = run(gathered(*(answer(inference, PROMPT, sampling, m) for m in adapters)))
+    assert [len(tokens) for tokens in found] == [10] * 3
+    assert len(loaded) < 8  # not one for every token
+
+
+def test_an_adapter_gets_its_turn_while_the_others_are_asked_on_and_on(
+    adapters: list[Path], inference: Inference
+) -> None:
+    async def work() -> None:
+        waits = True
+
+        async def ask_on(adapter: Path) -> None:
+            while waits:
+                await answer(inference, PROMPT, Sampling(max_tokens=8, seed=1), adapter)
+
+        asking = [asyncio.create_task(ask_on(a)) for a in adapters[:2] * 3]
+        await asyncio.sleep(0.1)
+        score = inference.prompt_log_probabilities(adapters[2], PROMPT)
+        turn = gathered(answer(inference, PROMPT, Sampling(max_tokens=8), adapters[2]), score)
+        found, scores = await asyncio.wait_for(turn, 60)
+        assert (len(found), len(scores)) == (8, len(PROMPT))
+        waits = False
+        await asyncio.gather(*asking)
+
+    run(work())
+
+
+def test_a_request_for_many_answers_does_not_hold_up_the_next(inference: Inference) -> None:
+    async def work() -> None:
+        ended: list[str] = []
+
+        async def ask(name: str, sampling: Sampling) -> list[GeneratedToken]:
+            found = await answer(inference, PROMPT, sampling)
+            ended.append(name)
+            return found
+
+        many = asyncio.create_task(ask("many", Sampling(max_tokens=12, seed=1, n=80)))
+        await asyncio.sleep(0)  # it is asked first
+        await ask("one", Sampling(max_tokens=2, seed=1))
+        assert len({token.sample for token in await many}) == 80
+        assert ended == ["one", "many"]
+
+    run(work())
+
+
+def test_answers_in_parts_are_those_at_once(
+    inference: Inference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(max_tokens=6, seed=1, n=8)
+    expected = run(answer(inference, PROMPT, sampling))
+    monkeypatch.setattr("backends.local.inference_requests._MAX_PART_ROWS", 3)
+    assert_same(run(answer(inference, PROMPT, sampling)), expected)
+    # Each takes more than a request's share.
+    monkeypatch.setattr("backends.local.inference_requests._MAX_PART_POSITIONS", 10)
+    assert_same(run(answer(inference, PROMPT, sampling)), expected)
 
 
 def test_a_bad_adapter_fails_its_own_requests_only(

@@ -1,11 +1,17 @@
 import asyncio
+import errno
 import json
+import sqlite3
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 from openai.types import Batch
 
+from backends.jsonl import AppendOnlyFile
+from backends.server.batches import FINISHED
 from tests.server import RunningServer, StartServer, until
 
 CHAT = "/v1/chat/completions"
@@ -152,7 +158,100 @@ def test_a_restarted_server_answers_only_what_is_missing(
     answers = content(server, batch.output_file_id)
     assert answers[0]["id"] == first["id"]
     assert [answer["custom_id"] for answer in answers] == ["a", "b"]
-    assert not path.exists()
+    until(lambda: not path.exists())
+
+
+def test_a_server_killed_at_the_end_of_a_batch_leaves_no_file_twice(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    closing = threading.Event()
+    change = server.parts.records.batches.change
+
+    def dies(identifier: str, changed: Callable[[Batch], Batch]) -> Batch:
+        """The last that a server does that is killed before the batch is closed."""
+
+        def checked(batch: Batch) -> Batch:
+            if changed(batch).status in FINISHED:
+                closing.set()
+                raise sqlite3.OperationalError("database or disk is full")
+            return changed(batch)
+
+        return change(identifier, checked)
+
+    monkeypatch.setattr(server.parts.records.batches, "change", dies)
+    batch = start(server, [line("a")])
+    assert closing.wait(60)
+    server.stop()
+    server = start_server()
+    batch = finished(server, batch)
+    assert batch.status == "completed"
+    assert [a["custom_id"] for a in content(server, batch.output_file_id)] == ["a"]
+    outputs = server.client().files.list(purpose="batch_output")
+    assert [file.id for file in outputs] == [batch.output_file_id]
+    on_disk = {path.name for path in (server.parts.data.path / "files").iterdir()}
+    assert on_disk == {batch.input_file_id, batch.output_file_id}
+
+
+def test_a_batch_that_cannot_be_closed_fails_with_the_answers_so_far(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = server.parts.files.write
+
+    def full(name: str, *rest: Any) -> Any:  # noqa: ANN401
+        if name.endswith("_error.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(name, *rest)
+
+    monkeypatch.setattr(server.parts.files, "write", full)
+    batch = finished(server, start(server, [line("a"), line("lost", model="gpt-9")]))
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert batch.errors.data[0].code == "server_error"
+    answered = {a["custom_id"] for a in content(server, batch.output_file_id)}
+    assert answered == {"a", "lost"}
+    assert [f.id for f in server.client().files.list(purpose="batch_output")] == [
+        batch.output_file_id
+    ]
+    until(lambda: not server.parts.data.batch(batch.id).exists())
+    on_disk = {path.name for path in (server.parts.data.path / "files").iterdir()}
+    assert on_disk == {batch.input_file_id, batch.output_file_id}
+
+
+def test_a_large_batch_is_asked_a_few_at_a_time_and_written_off_the_loop(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(batch_concurrency=3)
+    answer, append = server.parts.batches._answer, AppendOnlyFile.append
+    n_tasks: list[int] = []
+    writers: set[threading.Thread] = set()
+    n_changes = 0
+    change = server.parts.records.batches.change
+
+    async def answered(request: Any) -> Any:  # noqa: ANN401
+        n_tasks.append(len(asyncio.all_tasks()))
+        return await answer(request)
+
+    def appended(self: AppendOnlyFile, records: Any) -> None:  # noqa: ANN401
+        writers.add(threading.current_thread())
+        append(self, records)
+
+    def changed(*arguments: Any) -> Batch:  # noqa: ANN401
+        nonlocal n_changes
+        n_changes += 1
+        return change(*arguments)
+
+    monkeypatch.setattr(server.parts.batches, "_answer", answered)
+    monkeypatch.setattr(AppendOnlyFile, "append", appended)
+    monkeypatch.setattr(server.parts.records.batches, "change", changed)
+    n = 200
+    batch = finished(server, start(server, [line(str(i), model="gpt-9") for i in range(n)]))
+    assert batch.request_counts is not None
+    assert batch.request_counts.failed == n
+    assert max(n_tasks) < 50
+    assert server._thread not in writers
+    assert n_changes < n / 2
 
 
 def test_only_files_for_batches_are_taken(server: RunningServer) -> None:

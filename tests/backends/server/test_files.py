@@ -1,8 +1,12 @@
+import threading
 from pathlib import Path
 
 import openai
 import pytest
 
+from backends.data import TunedModel
+from backends.server.records import JobRecord
+from backends.server.training import Report, Stopped, TrainingOrder
 from tests.server import RunningServer, StartServer, training_file, until
 
 
@@ -141,16 +145,39 @@ def test_a_file_can_be_given_a_lifetime(
         )
 
 
-def test_what_a_killed_server_left_without_a_record_is_deleted(
+def test_what_a_killed_server_left_and_nothing_needs_is_deleted(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    first = start_server(data_dir=str(tmp_path / "data"))
-    kept = first.upload()
+    data = tmp_path / "data"
+    first = start_server(data_dir=str(data))
+    training = first.upload()
+    job = first.fine_tune(training_file=training.id)
+    unfinished = job.model_copy(update={"id": "ftjob-unfinished", "status": "running"})
+    record = JobRecord(job=unfinished, suffix="", starts_from=None)
+    first.parts.jobs.close()  # so that nobody works on it
+    first.parts.records.jobs.add(unfinished.id, record)
     first.stop()
-    (tmp_path / "data" / "files" / "file-lost").write_bytes(b"x")
-    (tmp_path / "data" / "files" / "file-half.partial").write_bytes(b"x")
-    (tmp_path / "data" / "jobs" / "ftjob-lost").mkdir()
-    second = start_server(data_dir=str(tmp_path / "data"))
-    assert [path.name for path in (tmp_path / "data" / "files").iterdir()] == [kept.id]
-    assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    assert second.client().files.content(kept.id).content
+    (data / "files" / "file-lost").write_bytes(b"x")
+    (data / "files" / "file-half.partial").write_bytes(b"x")
+    for leftover in (f"jobs/{job.id}", "jobs/ftjob-lost", "batches/batch_lost"):
+        (data / leftover).mkdir()
+    for leftover in ("models/ftjob-lost", "models/.saving-1", f"jobs/{unfinished.id}"):
+        (data / leftover).mkdir()
+    for name in (job.id, "ftjob-lost", unfinished.id):
+        (data / "models" / f".{name}.checkpoint").write_bytes(b"x")
+
+    second = start_server(data_dir=str(data), train=_waits)
+
+    def names(kind: str) -> set[str]:
+        return {path.name for path in (data / kind).iterdir()}
+
+    assert names("files") == {training.id, *job.result_files}
+    assert names("jobs") == {unfinished.id}
+    assert names("batches") == set()
+    assert names("models") == {job.id, f".{unfinished.id}.checkpoint"}
+    assert second.client().files.content(training.id).content
+
+
+def _waits(order: TrainingOrder, report: Report, stop: threading.Event) -> TunedModel:
+    stop.wait()
+    raise Stopped

@@ -385,7 +385,7 @@ def test_training_that_harms_fails_the_claim_that_it_helps(tasks: Path) -> None:
 def test_votes_and_experts_are_of_grids_turned_back(tasks: Path) -> None:
     def at_times(arm: str, item: ArcItem) -> float:
         del item
-        return 0.5 if arm == "train-augmented" else 0.0
+        return {"train-augmented": 0.5, "test-time": 0.0}.get(arm, 1.0)
 
     found = find(
         experiment(tasks, prediction={"augmentations": 8, "k": 1, "n_samples": 2}), at_times
@@ -395,7 +395,7 @@ def test_votes_and_experts_are_of_grids_turned_back(tasks: Path) -> None:
     assert deep["experts@1 %"].split()[0] == deep["among candidates %"].split()[0] == "100.0"
     share = float(deep["vote@1 %"].split()[0])
     assert 10 < share < 100
-    assert row(found, 1, "base")["experts@1 %"].startswith("0.0 ")
+    assert row(found, 1, "test-time")["experts@1 %"].startswith("0.0 ")
 
 
 def test_arms_of_single_tasks_are_one_system_in_the_report(tasks: Path) -> None:
