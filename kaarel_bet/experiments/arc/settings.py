@@ -24,7 +24,7 @@ class SetsSettings(Strict):
     """The three sets of tasks."""
 
     train: SetSettings = SetSettings(source="arc1-training")
-    other: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=8)
+    other: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=10)
     test: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=8)
     choose: Literal["smallest", "random"] = "smallest"
     leakage: Literal["refuse", "drop", "allow"] = "drop"

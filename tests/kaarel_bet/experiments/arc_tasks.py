@@ -1,4 +1,7 @@
-"""Random grids and tasks for the property tests of ARC's modules."""
+"""Random grids and tasks for the tests of ARC's modules."""
+
+import random
+from pathlib import Path
 
 from hypothesis import strategies as st
 
@@ -34,3 +37,21 @@ def task(n_train: int = 2, n_test: int = 1, name: str = "task") -> ArcTask:
         for j in range(n)
     ]
     return ArcTask(id=name, train=tuple(all_pairs[:n_train]), test=tuple(all_pairs[n_train:]))
+
+
+def random_task(name: str, rng: random.Random, n_train: int = 2) -> ArcTask:
+    """A task that shares nothing with others."""
+
+    def grid() -> Grid:
+        return tuple(tuple(rng.randrange(10) for _ in range(3)) for _ in range(3))
+
+    made = [Pair(input=grid(), output=grid()) for _ in range(n_train + 1)]
+    return ArcTask(id=name, train=tuple(made[:-1]), test=tuple(made[-1:]))
+
+
+def save(directory: Path, *tasks: ArcTask) -> Path:
+    """Writes the tasks as files in the official format."""
+    directory.mkdir(exist_ok=True)
+    for task in tasks:
+        (directory / f"{task.id}.json").write_text(task.model_dump_json(exclude={"id"}))
+    return directory

@@ -31,6 +31,7 @@ from kaarel_bet.experiments.arc.leakage import shared
 from kaarel_bet.experiments.arc.settings import ArcSettings
 from kaarel_bet.experiments.arc.views import View, views
 from kaarel_bet.experiments.interface import Design, Evaluation, Findings, Scores
+from tests.kaarel_bet.experiments.arc_tasks import random_task, save
 
 Right = Callable[[str, ArcItem], float]
 """How likely an arm is to answer an item right; fractions are drawn."""
@@ -40,22 +41,6 @@ MEMORISED, TRANSFERS, TEST, COUNTING, AUGMENTATION = range(5)
 
 def letters(text: str) -> tuple[int, ...]:
     return tuple(ord(character) for character in text)
-
-
-def random_task(name: str, rng: random.Random, n_train: int = 2) -> ArcTask:
-    def grid() -> Grid:
-        return tuple(tuple(rng.randrange(10) for _ in range(3)) for _ in range(3))
-
-    pairs = [Pair(input=grid(), output=grid()) for _ in range(n_train + 1)]
-    return ArcTask(id=name, train=tuple(pairs[:-1]), test=tuple(pairs[-1:]))
-
-
-def save(directory: Path, *tasks: ArcTask) -> Path:
-    directory.mkdir(exist_ok=True)
-    for task in tasks:
-        text = task.model_dump_json(exclude={"id"})
-        (directory / f"{task.id}.json").write_text(text)
-    return directory
 
 
 @pytest.fixture
