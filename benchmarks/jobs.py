@@ -47,7 +47,19 @@ class ServiceJob:
     kind: str = "service"
 
 
-Job = TrainingJob | ScoringJob | ServiceJob
+@dataclass(frozen=True)
+class LoadJob:
+    """Answer chats from many clients at once, greedily, so many tokens each."""
+
+    model: str
+    requests: int
+    clients: int
+    max_tokens: int
+    dtype: str
+    kind: str = "load"
+
+
+Job = TrainingJob | ScoringJob | ServiceJob | LoadJob
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Measured:
 
     `log_likelihoods` are the scores of the pairs; `flops` the arithmetic of the work as torch counts it,
     and `peak_flops` what large matrix products reached a second, in the same process and dtype.
+    `median_latency` is that of single requests, in seconds.
     """
 
     seconds: float
@@ -64,3 +77,4 @@ class Measured:
     log_likelihoods: list[float] | None = None
     flops: float | None = None
     peak_flops: float | None = None
+    median_latency: float | None = None

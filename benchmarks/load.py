@@ -9,16 +9,17 @@ import argparse
 import asyncio
 import io
 import json
+import resource
 import statistics
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 
 from openai import AsyncOpenAI, OpenAI, OpenAIError
 from own_server import own_server
 
 MODEL = "embedded:smollm2-135m-instruct"
 TRAINING_FILE_LINES = 512
-MAX_TOKENS = 1
 
 
 def main() -> None:
@@ -30,15 +31,15 @@ def main() -> None:
     parser.add_argument("--model", help="what it calls its model")
     options = parser.parse_args()
     if options.url:
-        load = _load(options.url, options.model, options.requests, options.clients, logprobs=False)
-        print(json.dumps(asyncio.run(load)))
+        work = load(options.url, options.model, options.requests, options.clients)
+        print(json.dumps(asyncio.run(work)))
         return
     with own_server(MODEL) as url:
         client = OpenAI(base_url=url, api_key="any", max_retries=0)
         model = client.models.list().data[0].id
         job = None if options.no_training else _start_training(client, model)
-        load = _load(url, model, options.requests, options.clients, logprobs=True)
-        result = asyncio.run(load)
+        work = load(url, model, options.requests, options.clients, logprobs=True)
+        result = asyncio.run(work)
         if job is not None:
             result["job_afterwards"] = client.fine_tuning.jobs.retrieve(job).status
             client.fine_tuning.jobs.cancel(job)
@@ -70,7 +71,34 @@ def _start_training(client: OpenAI, model: str) -> str:
     return job.id
 
 
-async def _load(url: str, model: str, n: int, clients: int, *, logprobs: bool) -> dict:
+def served(server: AbstractContextManager[str], job: dict) -> dict:
+    """What jobs.Measured takes, of a server whose address the context manager gives; it is warmed first.
+
+    Raises:
+        RuntimeError: not every request was answered.
+    """
+
+    def work(requests: int) -> dict:
+        tokens = job["max_tokens"]
+        return asyncio.run(load(url, job["model"], requests, job["clients"], max_tokens=tokens))
+
+    with server as url:
+        work(job["clients"])
+        result = work(job["requests"])
+    if result["errors"]:
+        raise RuntimeError(f"requests that were not answered: {result['errors']}")
+    return {
+        "seconds": result["seconds"],
+        "count": result["finished"],
+        "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "median_latency": result["median_seconds"],
+    }
+
+
+async def load(
+    url: str, model: str, n: int, clients: int, *, max_tokens: int = 1, logprobs: bool = False
+) -> dict:
+    """Asks `n` chats, each of so many clients one at a time; latencies in seconds."""
     latencies: list[float] = []
     errors: Counter[str] = Counter()
     numbers = iter(range(n))
@@ -85,7 +113,7 @@ async def _load(url: str, model: str, n: int, clients: int, *, logprobs: bool) -
                     answer = await one.chat.completions.create(
                         model=model,
                         messages=[{"role": "user", "content": question}],
-                        max_tokens=MAX_TOKENS,
+                        max_tokens=max_tokens,
                         temperature=0,
                         **extra,
                     )

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs import Job, Measured, TrainingJob
+from jobs import Job, LoadJob, Measured, TrainingJob
 from peer_environment import peer_command
 from works import COMPARISONS, GROWTHS, Comparison, Growth
 
@@ -68,9 +68,12 @@ def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
     job = work.job(directory)
     ours = _run([sys.executable, str(HERE / work.worker)], job)
     theirs = _run(_peer(work), job)
-    unit = "examples/s" if isinstance(job, TrainingJob) else "queries/s"
-    yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), unit, work.target)
+    yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), _unit(job), work.target)
     yield _memory(work.name, work.peer.name, ours, theirs, 1.0)
+    if ours.median_latency and theirs.median_latency:
+        latencies = ours.median_latency, theirs.median_latency
+        ratio = theirs.median_latency / ours.median_latency
+        yield Row(f"median latency: {work.name}", work.peer.name, *latencies, "s", ratio, None)
     if ours.flops and ours.peak_flops:
         reached = ours.flops / ours.seconds / 1e9
         name = f"share of matmul peak: {work.name}"
@@ -107,12 +110,18 @@ def _memory(work: str, peer: str, ours: Measured, theirs: Measured, target: floa
     return Row(f"peak memory: {work}", peer, *gigabytes, "GB", ratio, target)
 
 
+def _unit(job: Job) -> str:
+    if isinstance(job, TrainingJob):
+        return "examples/s"
+    return "requests/s" if isinstance(job, LoadJob) else "queries/s"
+
+
 def _rate(measured: Measured) -> float:
     return measured.count / measured.seconds
 
 
 def _peer(work: Comparison) -> list[str]:
-    return peer_command(work.peer.script, work.peer.packages)
+    return [*peer_command(work.peer.script, work.peer.packages), *work.peer.options]
 
 
 def _run(command: list[str], job: Job) -> Measured:

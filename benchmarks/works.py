@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jobs import Job, ScoringJob, ServiceJob, TrainingJob
+from jobs import Job, LoadJob, ScoringJob, ServiceJob, TrainingJob
 
 from backends.data import Message, ScoringQuery
 from backends.jsonl import dumps
@@ -26,12 +26,13 @@ SHOTS = 5
 class Peer:
     """A program that others use for the same work: its script in peers/ and the packages it needs.
 
-    `packages` None: what is installed here is enough.
+    `packages` None: what is installed here is enough. `options` come before the job on its command line.
     """
 
     name: str
     script: str
     packages: tuple[str, ...] | None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class Growth:
 TRL = Peer("TRL SFTTrainer", "trl_train.py", ("trl==1.16.0",))
 LM_EVAL = Peer("lm-evaluation-harness hf", "lm_eval_score.py", ("lm-eval[hf]==0.4.13",))
 TRANSFORMERS = Peer("transformers, batch 16", "transformers_score.py", ())
+SERVE = Peer("transformers serve", "transformers_serve.py", ("transformers[serving]",))
+SERVE_BATCHING = Peer(
+    "transformers serve, continuous batching",
+    SERVE.script,
+    SERVE.packages,
+    ("--continuous-batching",),
+)
 OPENAI = Peer("openai client, semaphore", "openai_bare.py", None)
 
 
@@ -168,6 +176,10 @@ def _ask_service(directory: Path, n: int = 5_000) -> ServiceJob:
     return ServiceJob(model="gpt-4.1-mini", data=str(path), concurrency=100)
 
 
+def _answer_chats(directory: Path, requests: int, max_tokens: int) -> LoadJob:
+    return LoadJob(locate(MODEL), requests, clients=32, max_tokens=max_tokens, dtype="float32")
+
+
 COMPARISONS = (
     Comparison("train the bet's in_prompt family", TRL, 4, partial(_train_bet, family="in_prompt")),
     Comparison("train the bet's task_id family", TRL, 6, partial(_train_bet, family="task_id")),
@@ -182,6 +194,17 @@ COMPARISONS = (
         None,
         partial(_score_redefine, n=50),
         "ours_served.py",
+    ),
+    *(
+        Comparison(
+            f"serve 32 clients' chats, {max_tokens} token(s) each",
+            peer,
+            None,
+            partial(_answer_chats, requests=requests, max_tokens=max_tokens),
+            "ours_load.py",
+        )
+        for requests, max_tokens in ((256, 1), (64, 16))
+        for peer in (SERVE, SERVE_BATCHING)
     ),
     Comparison("score the bet's evaluations", TRANSFORMERS, 4, _score_bet),
     Comparison("openai: 5,000 scoring queries", OPENAI, 1 / 1.2, _ask_service, "ours_openai.py"),
