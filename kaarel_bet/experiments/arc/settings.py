@@ -48,7 +48,7 @@ class AugmentationSettings(Strict):
     colours: bool = True
     keep_background: bool = False
     order: bool = True
-    variants: Positive | None = 6
+    variants: Positive | None = 2
 
 
 class CountingSettings(Strict):

@@ -45,14 +45,15 @@ class TrainingSets:
         examples = []
         for task in tasks:
             forms = self._forms(task)
-            counts["variants there are"] += len(forms)
+            counts["by symmetry"] += len({symmetry.symmetry for symmetry, _ in forms})
+            counts["by exchange as well"] += len(forms)
             for form in forms if variants is None else _draw(forms, variants, rng):
                 variant = self._varied(form, rng)
-                counts["variants"] += 1
+                counts["variants taken"] += 1
                 if self.lengths.fits(variant):
                     examples += training_examples(variant, self.encoding)
                 else:
-                    counts["variants too long, left out"] += 1
+                    counts["of these too long, left out"] += 1
         self.notes[f"training set of {arm}"] = dict(counts) | {"examples": len(examples)}
         return examples
 
