@@ -73,9 +73,11 @@ def converted(gguf_file: Path) -> Path:
     working = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
     try:
         _convert(gguf_file, working)
+        working.rename(target)
+    except OSError:
         # Another process may have been faster; then its result is as good.
         if not target.exists():
-            working.rename(target)
+            raise
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return target
