@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,4 +181,34 @@ def without_sampling(
         value=float(statistic(*(sample.middle for sample in samples))),
         low=float(statistic(*small)),
         high=float(statistic(*large)),
+    )
+
+
+def mean_over(sample: Sample, confidence: float) -> Estimate:
+    """The mean of a sample with Student's interval, which knows how few they are; (items,).
+
+    Of samples that are intervals, the lower end is that of their lower ends. Fewer than three items, or
+    any that is unbounded, leave it open.
+    """
+    n = len(sample.low)
+    value = float(sample.middle.mean())
+    if n < 3 or not np.isfinite([sample.low, sample.high]).all():
+        return Estimate(value if np.isfinite(value) else np.nan, -np.inf, np.inf)
+    t = _t_quantile((1 + confidence) / 2, n - 1) / np.sqrt(n)
+    low = sample.low.mean() - t * sample.low.std(ddof=1)
+    high = sample.high.mean() + t * sample.high.std(ddof=1)
+    return Estimate(value, float(low), float(high))
+
+
+def _t_quantile(p: float, degrees: int) -> float:
+    """Student's t by the normal quantile (Abramowitz & Stegun 1964, 26.7.5).
+
+    Within 4 % of the quantile of 97.5 % from two degrees of freedom on, and 0.1 % from five.
+    """
+    z = NormalDist().inv_cdf(p)
+    return (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from backends.data import SearchQuery
+from backends.errors import UnsupportedError
 from kaarel_bet.environment import git_commit, hardware, versions
 from kaarel_bet.manifest import Manifest
 from kaarel_bet.session import Session
@@ -22,7 +23,10 @@ def generate_data(session: Session) -> None:
     design = session.experiment.design(session.backend.tokenize)
     for evaluation in design.evaluations:
         if isinstance(evaluation.queries[0], SearchQuery):  # not every backend can
-            session.backend.estimate(evaluation.queries[:1])
+            try:
+                session.backend.estimate(evaluation.queries[:1])
+            except UnsupportedError as error:
+                raise UnsupportedError(f"evaluation {evaluation.name}: {error}") from error
     with run.writing():
         if run.has_data:  # another process was faster
             return

@@ -95,11 +95,6 @@ SYMMETRIES = tuple(Augmentation(symmetry=index) for index in range(len(_STEPS)))
 """The eight symmetries of the square, the colours kept; the first is the identity."""
 
 
-def original_id(task_id: str) -> str:
-    """The id of the task that a variant was made of, however many times it was transformed."""
-    return task_id.partition("/")[0]
-
-
 def random_augmentation(rng: random.Random, *, keep_background: bool = False) -> Augmentation:
     """A symmetry and a permutation of the colours, each uniformly; the background may be kept as it is."""
     return Augmentation(

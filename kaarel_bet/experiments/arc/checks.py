@@ -1,5 +1,7 @@
 """The validity checks: whether the criteria say what they seem to say."""
 
+import math
+
 from kaarel_bet.claims import Check
 from kaarel_bet.experiments.arc import plan
 from kaarel_bet.experiments.arc.leakage import shared
@@ -10,10 +12,12 @@ from kaarel_bet.experiments.arc.plan import SetName
 def learned(measured: Measures, arm: str, part: SetName) -> Check:
     """Training that left the loss on its own tasks where it was says nothing about others."""
     needed = measured.known.settings.checks.learned
-    before, after = (measured.loss(name, [part]).value for name in (plan.BASE, arm))
+    # Where scores are intervals: the least that it may have been, and the most that it may be.
+    before = float(measured.losses(plan.BASE, [part]).low.mean())
+    after = float(measured.losses(arm, [part]).high.mean())
     return Check(
         name=f"{arm} learned its tasks",
-        passed=after <= needed * before,
+        passed=math.isfinite(after) and after <= needed * before,
         detail=(
             f"loss on them {after:.3f} nats a token, of the base model {before:.3f}; needed: at most "
             f"{needed:g} of it"

@@ -81,11 +81,6 @@ def cells_without_token(tokenize: Callable[[str], tuple[int, ...]], encoding: En
     return missing
 
 
-def cells_are_tokens(tokenize: Callable[[str], tuple[int, ...]], encoding: Encoding) -> bool:
-    """Whether every cell is one token of its own, which a tokenizer that joins digits does not allow."""
-    return cells_without_token(tokenize, encoding) == 0
-
-
 def _line(row: tuple[int, ...], number: int, encoding: Encoding) -> str:
     cells = "".join(map(str, row))
     return f"{number} {cells}" if encoding == "numbered" else cells

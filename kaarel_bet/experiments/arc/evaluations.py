@@ -25,7 +25,7 @@ class Asker:
 
     def greedy(self, part: str, items: Sequence[ArcItem], arms: Sequence[str]) -> Evaluation:
         """One answer, of the likeliest tokens."""
-        queries = [self._generation(view) for item in items for view in views(item, 1, self.seed)]
+        queries = [self._generation(view) for item in items for view in self._views_of(item, 1)]
         what = f"{part} tasks, answered greedily"
         return Evaluation(evaluation("greedy", part), what, arms, queries)
 
@@ -99,7 +99,10 @@ class Asker:
 
     def _views(self, items: Sequence[ArcItem]) -> list[View]:
         n = self.settings.prediction.augmentations
-        return [view for item in items for view in views(item, n, self.seed)]
+        return [view for item in items for view in self._views_of(item, n)]
+
+    def _views_of(self, item: ArcItem, n: int) -> list[View]:
+        return views(item, n, self.settings.augmentation, self.seed)
 
     def _generation(self, view: View) -> GenerationQuery:
         return GenerationQuery(

@@ -1,5 +1,6 @@
 """The scores as evidence: what every arm answered to every item."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,9 @@ from kaarel_bet.experiments.arc.views import View, views
 from kaarel_bet.experiments.interface import Scores
 
 Reply = Grid | Unreadable
+
+_IN_VIEWS = ("greedy", "augmented", "search", "experts")
+"""Kinds whose queries are of views, not of items."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Evidence:
                 for evaluation, answers in evaluations.items():
                     known = found.setdefault((system(arm), kind_of(evaluation)), {})
                     known.update((answer.id, answer) for answer in answers)
+        _fill_in(found)
         return found
 
     def of(self, part: SetName) -> list[ArcItem]:
@@ -60,21 +65,23 @@ class Evidence:
 
     def systems(self, kind: Kind, part: SetName) -> list[str]:
         """Which were asked all of this set's items in this way, in the order of the arms."""
-        views = [_first_id(item, kind, self.seed) for item in self.of(part)]
+        first = [self.views(item)[0].id if kind in _IN_VIEWS else item.id for item in self.of(part)]
         return [
             name
             for (name, asked), known in self._results.items()
-            if asked == kind and all(view in known for view in views)
+            if asked == kind and all(identifier in known for identifier in first)
         ]
 
     def views(self, item: ArcItem) -> list[View]:
         """How the item was shown."""
-        return views(item, self.settings.prediction.augmentations, self.seed)
+        settings = self.settings
+        return views(item, settings.prediction.augmentations, settings.augmentation, self.seed)
 
     def greedy(self, name: str, item: ArcItem) -> Reply:
         """The answer of the likeliest tokens."""
-        result = self._results[name, "greedy"][_first_id(item, "greedy", self.seed)]
-        return decode(result.texts[0], self.settings.encoding)
+        first = self.views(item)[0].id
+        asked = self._results.get((name, "greedy"), {}) | self._results.get((name, "augmented"), {})
+        return decode(asked[first].texts[0], self.settings.encoding)
 
     def samples(self, name: str, item: ArcItem) -> list[Reply]:
         """The sampled answers."""
@@ -92,7 +99,7 @@ class Evidence:
         return [self._back(view, known[view.id].texts[0]) for view in self.views(item)]
 
     def searched(self, name: str, item: ArcItem) -> list[Grid]:
-        """The grids found by search, turned back, those first that are found in most views."""
+        """The grids found by search, turned back, those first that are found most often."""
         known = self._results.get((name, "search"), {})
         found = [
             self._back(view, completion.text)
@@ -130,6 +137,17 @@ class Evidence:
         order = sorted(range(len(candidates)), key=lambda number: -totals[number])
         return [candidates[number] for number in order]
 
+    def ranks(self, name: str, items: Sequence[ArcItem]) -> bool:
+        """Whether the candidates' log-probabilities are known well enough to rank them."""
+        known = self._results.get((name, "experts"), {})
+        return all(
+            math.isfinite(score.total.low)
+            for item in items
+            for view in self.views(item)
+            if view.id in known
+            for score in known[view.id].candidates.values()
+        )
+
     def in_depth(self) -> Iterator[tuple[str, list[ArcItem]]]:
         """The arms (not systems) that were asked in views, and the items that each was asked."""
         by_id = {item.id: item for item in self.items}
@@ -146,9 +164,14 @@ class Evidence:
         return sum(right) / len(right)
 
 
-def _first_id(item: ArcItem, kind: Kind, seed: int) -> str:
-    """The id of the first query about an item."""
-    return item.id if kind in ("samples", "loss") else views(item, 1, seed)[0].id
+def _fill_in(results: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Test-time training with nothing to train on leaves the model as it is."""
+    if (plan.TEST_TIME, "loss") not in results:
+        return
+    for (name, kind), known in list(results.items()):
+        if name == plan.AUGMENTED:
+            of_test = {key: result for key, result in known.items() if key.startswith("test/")}
+            results[plan.TEST_TIME, kind] = of_test | results.get((plan.TEST_TIME, kind), {})
 
 
 def _readable(replies: Sequence[Reply]) -> list[Grid]:

@@ -7,8 +7,7 @@ from typing_extensions import override
 from backends.data import TrainingExample
 from backends.errors import SettingsError
 from kaarel_bet.experiments.arc import plan
-from kaarel_bet.experiments.arc.counting import counting_examples
-from kaarel_bet.experiments.arc.encodings import cells_without_token, encode
+from kaarel_bet.experiments.arc.encodings import cells_without_token
 from kaarel_bet.experiments.arc.evaluations import Asker
 from kaarel_bet.experiments.arc.evidence import Evidence
 from kaarel_bet.experiments.arc.experts import experts
@@ -18,6 +17,7 @@ from kaarel_bet.experiments.arc.items import ArcItem, arc_items
 from kaarel_bet.experiments.arc.lengths import Lengths
 from kaarel_bet.experiments.arc.parts import Part, parts
 from kaarel_bet.experiments.arc.plan import SetName
+from kaarel_bet.experiments.arc.questions import draw_questions
 from kaarel_bet.experiments.arc.sets import draw_sets
 from kaarel_bet.experiments.arc.settings import ArcSettings
 from kaarel_bet.experiments.arc.training_sets import TrainingSets
@@ -51,12 +51,16 @@ class Arc(Experiment):
         lengths = Lengths(tokenize, settings.encoding, settings.max_tokens)
         sets, notes = draw_sets(settings.sets, lengths, self._seed)
         made = TrainingSets(settings.encoding, lengths, settings.augmentation, self._seed)
-        arms = [Arm(plan.BASE, "the untouched base model", None), *self._trained(sets, made)]
+        learned, asked = draw_questions(settings.counting, lengths, self._seed)
+        arms = [
+            Arm(plan.BASE, "the untouched base model", None),
+            *self._trained(sets, made, learned),
+        ]
         items: dict[SetName, list[ArcItem]] = {
             name: arc_items(tasks, name) for name, tasks in sets.items()
         }
         asker = Asker(settings, self._seed, _longest(sets, lengths))
-        counting, questions = asker.counting(self._questions(), (plan.BASE, plan.COUNTING))
+        counting, questions = asker.counting(asked, (plan.BASE, plan.COUNTING))
         cells = cells_without_token(tokenize, settings.encoding)
         notes["cells of sample grids that are not one token"] = cells
         return Design(
@@ -75,17 +79,11 @@ class Arc(Experiment):
     def findings(self, scores: Scores) -> Findings:
         return find(Evidence(scores, self._settings, self._seed))
 
-    def _questions(self) -> Sequence[TrainingExample]:
-        """Questions that need counting, about other grids than are trained on."""
-        by = self._settings.counting
-        made = counting_examples(
-            by.n_examples + by.n_test, self._seed, self._settings.encoding, by.max_side
-        )
-        return made[by.n_examples :]
-
     # --- arms --------------------------------------------------------------------------------------
 
-    def _trained(self, sets: Sets, made: TrainingSets) -> Iterator[Arm]:
+    def _trained(
+        self, sets: Sets, made: TrainingSets, questions: Sequence[TrainingExample]
+    ) -> Iterator[Arm]:
         variants = self._settings.augmentation.variants
         validation = made.once(sets["other"])
         examples = made.augmented(plan.AUGMENTED, sets["train"], variants)
@@ -108,16 +106,15 @@ class Arc(Experiment):
             "fine-tuned on augmented variants of the other set",
             Training(others, made.once(sets["train"])),
         )
-        yield from self._counting(examples, validation)
+        yield from self._counting(questions, examples, validation)
         yield from self._test_time(sets["test"], made)
 
     def _counting(
-        self, examples: Sequence[TrainingExample], validation: Sequence[TrainingExample]
+        self,
+        questions: Sequence[TrainingExample],
+        examples: Sequence[TrainingExample],
+        validation: Sequence[TrainingExample],
     ) -> Iterator[Arm]:
-        by = self._settings.counting
-        questions = counting_examples(
-            by.n_examples, self._seed, self._settings.encoding, by.max_side
-        )
         yield Arm(plan.COUNTING, "fine-tuned on questions that need counting", Training(questions))
         yield Arm(
             plan.CONTINUED,
@@ -142,7 +139,10 @@ class Arc(Experiment):
     def _asked(self, asker: Asker, parts: Sequence[Part]) -> Iterator[Evaluation]:
         least = self._settings.prediction.search
         for part in parts:
-            yield asker.greedy(part.name, part.items, part.arms)
+            # In depth, the first view's answer is the greedy one.
+            shallow = [arm for arm in part.arms if arm not in part.in_depth]
+            if shallow:
+                yield asker.greedy(part.name, part.items, shallow)
             yield asker.samples(part.name, part.items, part.arms)
             yield asker.loss(part.name, part.items, part.arms)
             if part.in_depth:
@@ -160,4 +160,4 @@ def _longest(sets: Sets, lengths: Lengths) -> int:
         for pair in (*task.train, *task.test)
         for grid in (pair.input, pair.output)
     }
-    return _SPARE_TOKENS + max(lengths.of(encode(grid, lengths.encoding)) for grid in grids)
+    return _SPARE_TOKENS + lengths.longest(grids)

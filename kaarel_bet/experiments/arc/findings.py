@@ -43,8 +43,9 @@ def _by_arm(measured: Measures) -> Section:
         "Shares are means over tasks, of a task's test inputs first. pass@k is that one of k answers at "
         f"temperature {prediction.temperature:g} is right, estimated from {prediction.n_samples} "
         "(Chen et al. 2021); greedy, size, cells (0 where the size is wrong) and no grid are of the one "
-        "likeliest answer. Loss is of the right answer.",
-        [tables.by_arm(measured), figure],
+        "likeliest answer. Loss is of the right answer. Each arm was fine-tuned once: intervals are "
+        "over tasks, and know nothing of how another training would have come out.",
+        [tables.by_arm(measured), figure, tables.intervals(measured)],
     )
 
 
@@ -63,17 +64,13 @@ def _in_depth(measured: Measures) -> Section:
 
 
 def _pictures(known: Evidence) -> list[Section]:
-    return [
-        Section(
-            title,
-            f"By the greedy answer of {plan.AUGMENTED}.",
-            [
-                picture(known, plan.AUGMENTED, item)
-                for item in chosen(known, plan.AUGMENTED, solved=solved)
-            ],
-        )
-        for title, solved in (("Solved tasks", True), ("Unsolved tasks", False))
-    ]
+    sections = []
+    for title, solved in (("Solved tasks", True), ("Unsolved tasks", False)):
+        items = chosen(known, plan.AUGMENTED, solved=solved)
+        words = f"By the greedy answer of {plan.AUGMENTED}; tasks that it was not trained on come first."
+        figures = [picture(known, plan.AUGMENTED, item) for item in items]
+        sections.append(Section(title, words if items else "None.", figures))
+    return sections
 
 
 def _details(measured: Measures) -> Section:

@@ -1,13 +1,16 @@
 """How long prompts are: what is longer than the limit is left out and counted, never cut."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backends.data import Message
-from kaarel_bet.experiments.arc.encodings import Encoding
-from kaarel_bet.experiments.arc.grids import ArcTask
+from backends.data import TrainingExample
+from kaarel_bet.experiments.arc.augmentation import SYMMETRY_NAMES, Augmentation
+from kaarel_bet.experiments.arc.encodings import Encoding, encode
+from kaarel_bet.experiments.arc.grids import ArcTask, Grid
 from kaarel_bet.experiments.arc.prompts import training_examples
 from kaarel_bet.experiments.interface import Tokenize
+
+_ON_ITS_SIDE = Augmentation(symmetry=SYMMETRY_NAMES.index("transpose"))
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,28 @@ class Lengths:
     limit: int
 
     def fits(self, task: ArcTask) -> bool:
-        """Whether each of the task's prompts is, with its answer, within the limit."""
+        """Whether each of the task's prompts is, with its answer, within the limit, however turned.
+
+        Rows end with a token of their own, so that a wide grid is longer on its side.
+        """
         return all(
-            self._tokens(example.messages or ()) <= self.limit
-            for example in training_examples(task, self.encoding)
+            self.example_fits(example)
+            for form in (task, _ON_ITS_SIDE.apply_task(task))
+            for example in training_examples(form, self.encoding)
+        )
+
+    def example_fits(self, example: TrainingExample) -> bool:
+        """Whether a chat is within the limit."""
+        return sum(self.of(message.content) for message in example.messages or ()) <= self.limit
+
+    def longest(self, grids: Iterable[Grid]) -> int:
+        """The tokens of the longest of the grids, however turned."""
+        return max(
+            self.of(encode(form, self.encoding))
+            for grid in grids
+            for form in (grid, _ON_ITS_SIDE.apply(grid))
         )
 
     def of(self, text: str) -> int:
         """The tokens of one text."""
         return len(self.tokenize(text))
-
-    def _tokens(self, messages: Sequence[Message]) -> int:
-        return sum(self.of(message.content) for message in messages)

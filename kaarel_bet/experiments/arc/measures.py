@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaarel_bet.estimates import Estimate, Floats, Sample, bootstrap
+from kaarel_bet.estimates import Estimate, Floats, Sample, mean_over
 from kaarel_bet.experiments.arc.evidence import Evidence
 from kaarel_bet.experiments.arc.items import ArcItem
 from kaarel_bet.experiments.arc.metrics import Outcome, best_of_k, outcome, pass_at_k, vote_at_k
@@ -34,17 +34,26 @@ class Measures:
 
     def loss(self, system: str, parts: Sequence[SetName]) -> Estimate:
         """The mean over tasks of the right answer's loss, in nats a token."""
-        return self._bootstrapped(lambda loss: loss.mean(-1), self._losses(system, parts))
+        return mean_over(self.losses(system, parts), self.known.settings.claim.confidence)
 
     def loss_gain(self, system: str, over: str, parts: Sequence[SetName]) -> Estimate:
         """How much larger that loss is for one system than for another."""
+        one, other = (self.losses(name, parts) for name in (system, over))
+        with np.errstate(invalid="ignore"):  # of unbounded losses the difference is left open
+            difference = Sample(low=one.low - other.high, high=one.high - other.low)
+            return mean_over(difference, self.known.settings.claim.confidence)
 
-        def difference(one: Floats, other: Floats) -> Floats:
-            return (one - other).mean(-1)
+    def losses(self, system: str, parts: Sequence[SetName]) -> Sample:
+        """The right answer's loss, task by task: nats a token, (tasks,)."""
+        ends = []
+        for least in (True, False):
 
-        return self._bootstrapped(
-            difference, self._losses(system, parts), self._losses(over, parts)
-        )
+            def loss(name: str, item: ArcItem, least: bool = least) -> float:
+                total, n_tokens = self.known.log_probability(name, item)
+                return -(total.high if least else total.low) / n_tokens
+
+            ends.append(self._by_task(system, parts, loss))
+        return Sample(low=ends[0], high=ends[1])
 
     # --- what an item is worth -----------------------------------------------------------------------
 
@@ -108,24 +117,3 @@ class Measures:
             for item in self.known.of(part):
                 found.setdefault(f"{part}/{item.task.id}", []).append(measure(system, item))
         return np.array([sum(values) / len(values) for values in found.values()])
-
-    def _losses(self, system: str, parts: Sequence[SetName]) -> Sample:
-        ends = []
-        for least in (True, False):
-
-            def loss(name: str, item: ArcItem, least: bool = least) -> float:
-                total, n_tokens = self.known.log_probability(name, item)
-                return -(total.high if least else total.low) / n_tokens
-
-            ends.append(self._by_task(system, parts, loss))
-        return Sample(low=ends[0], high=ends[1])
-
-    def _bootstrapped(self, statistic: Callable[..., Floats], *samples: Sample) -> Estimate:
-        """Of one sample, or of the first less the second."""
-        return bootstrap(
-            statistic,
-            samples,
-            increasing=(True, False)[: len(samples)],
-            confidence=self.known.settings.claim.confidence,
-            seed=self.known.seed,
-        )

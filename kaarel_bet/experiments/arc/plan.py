@@ -1,6 +1,5 @@
 """The names of sets, arms and evaluations, and which arm is asked what."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 SetName = Literal["train", "other", "test"]
@@ -41,8 +40,3 @@ def evaluation(kind: Kind, part: str) -> str:
 def kind_of(evaluation: str) -> str:
     """In which way an evaluation asks."""
     return evaluation.partition("-")[0]
-
-
-def systems(arms: Sequence[str]) -> list[str]:
-    """What the arms belong to, each once."""
-    return list(dict.fromkeys(system(arm) for arm in arms))

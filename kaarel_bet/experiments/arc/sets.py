@@ -57,10 +57,11 @@ def draw_sets(
         for name, n_tasks in wanted.items():
             sets[name] = sorted(drawn.tasks[:n_tasks], key=lambda task: task.id)
             drawn.tasks = drawn.tasks[len(sets[name]) :]
+        leaking = "passed over" if settings.leakage == "drop" else "allowed"
         notes[f"tasks of {source}"] = (
             f"{', '.join(f'{len(sets[name])} for {name}' for name in wanted)}; passed over: "
             f"{drawn.too_long} longer than {lengths.limit} tokens; sharing a pair with a task taken "
-            f"before: {drawn.leaking} ({settings.leakage})"
+            f"before, {leaking}: {drawn.leaking}"
         )
     return {name: sets[name] for name in SETS}, notes
 

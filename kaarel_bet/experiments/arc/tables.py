@@ -1,86 +1,104 @@
 """The tables of the report."""
 
+import itertools
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from kaarel_bet.content import Table
 from kaarel_bet.estimates import Estimate
 from kaarel_bet.experiments.arc.encodings import Unreadable
-from kaarel_bet.experiments.arc.measures import Measures
-from kaarel_bet.experiments.arc.plan import SETS, SetName
+from kaarel_bet.experiments.arc.evidence import Reply
+from kaarel_bet.experiments.arc.items import ArcItem
+from kaarel_bet.experiments.arc.measures import Measure, Measures
+from kaarel_bet.experiments.arc.plan import SETS, Kind, SetName
 
 
 def by_arm(measured: Measures) -> Table:
     """One line for every arm and set."""
-    k = measured.known.settings.prediction.k
+    columns = ("set", "arm", *_measures(measured), "loss (nats a token)")
+    rows = [
+        (
+            part,
+            name,
+            *(
+                _percent(measured.share(name, [part], measure).value)
+                for measure in _measures(measured).values()
+            ),
+            f"{measured.loss(name, [part]).value:.3f}",
+        )
+        for part in SETS
+        for name in measured.known.systems("loss", part)
+    ]
+    return Table(columns, rows, compact=True)
+
+
+def intervals(measured: Measures) -> Table:
+    """The same with intervals."""
     rows = []
     for part in SETS:
-        for name in measured.known.systems("greedy", part):
-            measures = (
-                measured.greedy,
-                measured.pass_at(1),
-                measured.pass_at_k,
-                measured.size,
-                measured.cells,
-                measured.unanswered,
-            )
-            shares = [measured.share(name, [part], measure) for measure in measures]
-            values = [_percent(share.value) for share in shares]
-            values[2] += f" ({_interval(shares[2])})"
+        for name in measured.known.systems("loss", part):
+            shares = [
+                measured.share(name, [part], measure) for measure in _measures(measured).values()
+            ]
             loss = measured.loss(name, [part])
-            rows.append(
-                (part, name, *values, f"{loss.value:.3f} ({loss.low:.3f} to {loss.high:.3f})")
-            )
-    columns = (
-        "set",
-        "arm",
-        "greedy %",
-        "pass@1 %",
-        f"pass@{k} %",
-        "size %",
-        "cells %",
-        "no grid %",
-        "loss (nats a token)",
-    )
-    return Table(columns, rows, compact=True)
+            cells = (_interval(share) for share in shares)
+            rows.append((part, name, *cells, f"{loss.low:.3f} to {loss.high:.3f}"))
+    return Table(("set", "arm", *_measures(measured), "loss (nats a token)"), rows)
+
+
+def _measures(measured: Measures) -> dict[str, Measure]:
+    return {
+        "greedy %": measured.greedy,
+        "pass@1 %": measured.pass_at(1),
+        f"pass@{measured.known.settings.prediction.k} %": measured.pass_at_k,
+        "size %": measured.size,
+        "cells %": measured.cells,
+        "no grid %": measured.unanswered,
+    }
 
 
 def in_depth(measured: Measures, part: SetName) -> Table:
     """What augmentation makes of the answers: votes, product of experts, and their ceilings."""
-    k = measured.known.settings.prediction.k
+    known = measured.known
+    k = known.settings.prediction.k
+    measures = {
+        f"pass@{k} %": measured.pass_at_k,
+        f"vote@{k} %": measured.voted,
+        f"experts@{k} %": measured.ranked,
+        "right in any view %": measured.any_view,
+        "among candidates %": measured.any_candidate,
+    }
     rows = []
-    for name in measured.known.systems("augmented", part):
-        measures = (
-            measured.pass_at_k,
-            measured.voted,
-            measured.ranked,
-            measured.any_view,
-            measured.any_candidate,
-        )
-        shares = [measured.share(name, [part], measure) for measure in measures]
-        rows.append((name, *(f"{_percent(s.value)} ({_interval(s)})" for s in shares)))
-    columns = (
-        "arm",
-        f"pass@{k} %",
-        f"vote@{k} %",
-        f"experts@{k} %",
-        "right in any view %",
-        "among candidates %",
-    )
-    return Table(columns, rows, compact=True)
+    for name in known.systems("augmented", part):
+        cells = []
+        for measure in measures.values():
+            share = measured.share(name, [part], measure)
+            cells.append(f"{_percent(share.value)} ({_interval(share)})")
+        if not known.ranks(name, known.of(part)):
+            cells[2] = "not settled"
+        rows.append((name, *cells))
+    return Table(("arm", *measures), rows, compact=True)
 
 
 def unreadable(measured: Measures) -> Table:
-    """Why greedy answers were no grids."""
+    """Why answers were no grids."""
     known = measured.known
+    ways: dict[Kind, Callable[[str, ArcItem], Sequence[Reply]]] = {
+        "loss": lambda name, item: [known.greedy(name, item)],
+        "samples": known.samples,
+        "augmented": known.augmented,
+    }
+    titles = {"loss": "greedy", "samples": "sampled", "augmented": "in views"}
     rows = []
-    for part in SETS:
-        for name in known.systems("greedy", part):
-            replies = [known.greedy(name, item) for item in known.of(part)]
+    for part, (kind, replies_to) in itertools.product(SETS, ways.items()):
+        for name in known.systems(kind, part):
+            replies = [reply for item in known.of(part) for reply in replies_to(name, item)]
             reasons = Counter(str(r) for r in replies if isinstance(r, Unreadable))
             if reasons:
-                what = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-                rows.append((part, name, str(reasons.total()), str(len(replies)), what))
-    return Table(("set", "arm", "no grid", "of", "why"), rows)
+                why = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+                counts = (str(reasons.total()), str(len(replies)))
+                rows.append((part, name, titles[kind], *counts, why))
+    return Table(("set", "arm", "answers", "no grid", "of", "why"), rows)
 
 
 def counting(measured: Measures, arms: tuple[str, ...]) -> Table:

@@ -6,21 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backends.data import TrainingExample
-from kaarel_bet.experiments.arc.augmentation import (
-    SYMMETRIES,
-    Augmentation,
-    exchanged,
-    random_augmentation,
-    shuffled,
-)
+from kaarel_bet.experiments.arc.augmentation import exchanged, recoloured, shuffled, symmetric
 from kaarel_bet.experiments.arc.encodings import Encoding
 from kaarel_bet.experiments.arc.grids import ArcTask
 from kaarel_bet.experiments.arc.lengths import Lengths
 from kaarel_bet.experiments.arc.prompts import leave_one_out, training_examples
 from kaarel_bet.experiments.arc.settings import AugmentationSettings
-
-_Form = tuple[Augmentation, ArcTask]
-"""A task, some of its pairs exchanged, and the symmetry that it is to be seen in."""
 
 
 @dataclass
@@ -34,18 +25,26 @@ class TrainingSets:
     notes: dict[str, object] = field(default_factory=dict[str, object])
 
     def augmented(
-        self, arm: str, tasks: Sequence[ArcTask], variants: int | None
+        self,
+        arm: str,
+        tasks: Sequence[ArcTask],
+        variants: int | None,
+        *,
+        exchange: bool | None = None,
     ) -> list[TrainingExample]:
         """Variants of each task: so many drawn at random, or all that exchange and symmetry give.
 
-        Where there are fewer than are to be drawn, they come again, with other colours and orders.
+        `exchange` overrides the settings. Where there are fewer than are to be drawn, they come again, with
+        other colours and orders.
         """
         rng = random.Random(f"augmentation/{arm}/{self.seed}")
+        exchange = self.augmentation.exchange if exchange is None else exchange
         counts: Counter[str] = Counter(tasks=len(tasks))
         examples = []
         for task in tasks:
-            forms = self._forms(task)
-            counts["by symmetry"] += len({symmetry.symmetry for symmetry, _ in forms})
+            turned = symmetric([task]) if self.augmentation.symmetries else [task]
+            forms = exchanged(turned) if exchange else turned
+            counts["by symmetry"] += len(turned)
             counts["by exchange as well"] += len(forms)
             for form in forms if variants is None else _draw(forms, variants, rng):
                 variant = self._varied(form, rng)
@@ -82,28 +81,19 @@ class TrainingSets:
 
         Akyürek et al. 2024 (arXiv:2411.07279); the test inputs themselves are never among them.
         """
-        return self.augmented(
-            arm, [left for task in tasks for left in leave_one_out(task)], variants
-        )
+        left = [form for task in tasks for form in leave_one_out(task)]
+        # Exchanging pairs would leave out another one than is to be.
+        return self.augmented(arm, left, variants, exchange=False)
 
-    def _forms(self, task: ArcTask) -> list[_Form]:
-        """Every exchange of the task's pairs with every symmetry that it is to be seen in."""
-        symmetries = SYMMETRIES if self.augmentation.symmetries else SYMMETRIES[:1]
-        tasks = exchanged([task]) if self.augmentation.exchange else [task]
-        return [(symmetry, variant) for variant in tasks for symmetry in symmetries]
-
-    def _varied(self, form: _Form, rng: random.Random) -> ArcTask:
-        symmetry, task = form
-        task = symmetry.apply_task(task)
+    def _varied(self, task: ArcTask, rng: random.Random) -> ArcTask:
         if self.augmentation.colours:
-            drawn = random_augmentation(rng, keep_background=self.augmentation.keep_background)
-            task = Augmentation(symmetry=0, colours=drawn.colours).apply_task(task)
+            task = recoloured(task, rng, keep_background=self.augmentation.keep_background)
         return shuffled(task, rng) if self.augmentation.order else task
 
 
-def _draw(forms: Sequence[_Form], n: int, rng: random.Random) -> list[_Form]:
+def _draw(forms: Sequence[ArcTask], n: int, rng: random.Random) -> list[ArcTask]:
     """As evenly as can be: none a second time before all were drawn once."""
-    drawn: list[_Form] = []
+    drawn: list[ArcTask] = []
     while len(drawn) < n:
         drawn += rng.sample(forms, min(len(forms), n - len(drawn)))
     return drawn

@@ -15,7 +15,6 @@ from kaarel_bet.experiments.arc.augmentation import (
     SYMMETRY_NAMES,
     Augmentation,
     exchanged,
-    original_id,
     random_augmentation,
     recoloured,
     shuffled,
@@ -52,7 +51,9 @@ def test_arc1_training_becomes_as_many_tasks_as_arc24_counted() -> None:
     everything = exchanged(turned)
     assert (len(original), len(turned), len(everything)) == (400, 3200, 14336)
     assert len({task.id for task in everything}) == 14336
-    assert Counter(original_id(task.id) for task in turned) == {task.id: 8 for task in original}
+    assert Counter(task.id.partition("/")[0] for task in turned) == {
+        task.id: 8 for task in original
+    }
 
 
 @given(augmentation=augmentations, grid=grids(max_side=6))
@@ -85,7 +86,7 @@ def test_a_task_is_transformed_pair_by_pair(augmentation: Augmentation, original
     for before, after in ((original.train, made.train), (original.test, made.test)):
         assert [augmentation.invert(pair.input) for pair in after] == [p.input for p in before]
         assert [augmentation.invert(pair.output) for pair in after] == [p.output for p in before]
-    assert original_id(made.id) == original.id
+    assert made.id.partition("/")[0] == original.id
     assert (made.id == original.id) == (augmentation == IDENTITY)
 
 
@@ -97,7 +98,7 @@ def test_every_train_pair_changes_places_with_every_test_pair_once(original: Arc
     assert len({variant.id for variant in variants}) == len(variants)
     for variant in variants:
         assert every_pair([variant]) == every_pair([original])
-        assert original_id(variant.id) == original.id
+        assert variant.id.partition("/")[0] == original.id
 
 
 def test_exchanged_pairs_take_each_others_places() -> None:
@@ -143,7 +144,6 @@ def test_ids_say_what_was_done() -> None:
     both = Augmentation(symmetry=1, colours=(0, 2, 1, 3, 4, 5, 6, 7, 8, 9))
     assert both.apply_task(task(name="007bbfb7")).id == "007bbfb7/rot90+colours-0213456789"
     assert [t.id for t in symmetric([task(name="a")])][:3] == ["a", "a/rot90", "a/rot180"]
-    assert original_id("007bbfb7/rot90/swap-0-1") == "007bbfb7"
 
 
 @pytest.mark.parametrize("colours", [(0,) * 10, tuple(range(9)), tuple(range(1, 11))])

@@ -11,7 +11,6 @@ from kaarel_bet.experiments.arc.encodings import (
     N_SAMPLED,
     Encoding,
     Unreadable,
-    cells_are_tokens,
     cells_without_token,
     decode,
     encode,
@@ -107,7 +106,6 @@ def test_cells_without_a_token_of_their_own_are_counted(
 ) -> None:
     tokenize = tokenizer(pattern)
     assert cells_without_token(tokenize, encoding) == missing
-    assert cells_are_tokens(tokenize, encoding) == (missing == 0)
 
 
 def test_every_pair_of_digits_is_in_the_sample() -> None:
