@@ -188,11 +188,11 @@ class InverseScaling(Experiment):
             yield Evaluation(plan.few_shot(draw), what, (plan.BASE,), queries)
 
     def _training_rows(self, trained: Sequence[_TrainedArm]) -> Iterator[Evaluation]:
-        """Of the largest training sets."""
+        """Of the largest training sets; the base model is asked them too, to see what was learned."""
         largest = max(self._settings.fine_tune.sizes)
         for entry in trained:
             if len(entry.rows) == largest:
                 name = entry.arm.name
                 rows = entry.rows[: self._settings.checks.n_training_rows]
                 what = f"rows that {name} was trained on"
-                yield self._asked(plan.training_rows(name), what, (name,), rows)
+                yield self._asked(plan.training_rows(name), what, (plan.BASE, name), rows)

@@ -96,13 +96,13 @@ def learns(arm: str, evaluation: str, item: Item) -> float:
     del item
     if arm.startswith("placebo"):
         return 0.5
-    return 1.0 if arm.startswith("tuned-36") or evaluation.startswith("training") else 0.4
+    return 1.0 if arm.startswith("tuned-36") else 0.4
 
 
 def learns_by_heart(arm: str, evaluation: str, item: Item) -> float:
     """Training rows are learned, and nothing else."""
-    del arm, item
-    return 1.0 if evaluation.startswith("training") else 0.4
+    del item
+    return 1.0 if arm.startswith("tuned-36") and evaluation.startswith("training") else 0.4
 
 
 # --- what is trained and asked ---------------------------------------------------------------
@@ -275,6 +275,24 @@ def test_training_that_did_not_work_decides_nothing() -> None:
     found = verdict(lambda *_: 0.4)
     assert found.outcome == "undecided"
     assert "training rows learned failed" in found.summary
+
+
+def test_training_that_changed_nothing_decides_nothing_however_good_the_base_model_is() -> None:
+    found = verdict(lambda *_: 0.9)
+    assert found.outcome == "undecided"
+    assert "training rows learned failed" in found.summary
+
+
+@pytest.mark.parametrize(("after", "passed"), [(1.0, True), (0.8, False)])
+def test_where_the_base_model_knows_the_training_rows_they_must_not_be_lost(
+    after: float, *, passed: bool
+) -> None:
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        del item
+        return (1.0 if arm == "base" else after) if evaluation.startswith("training") else 0.4
+
+    (check,) = (c for c in verdict(answer).checks if c.name == "training rows learned")
+    assert check.passed == passed
 
 
 def test_a_placebo_that_gains_as_much_decides_nothing() -> None:
