@@ -10,11 +10,28 @@ from kaarel_bet.experiments.inverse_scaling.plan import BASE, Run, training_rows
 
 
 def validity_checks(known: Evidence) -> tuple[Check, ...]:
-    """Whether training worked, what it gains comes from the labels, and no test prompt was trained on."""
-    checks = [_trained(known), _no_leak(known)]
+    """Whether there was something to gain, training worked and its gain comes from the labels.
+
+    And whether no test prompt was trained on.
+    """
+    checks = [_something_to_gain(known), _trained(known), _no_leak(known)]
     if known.settings.fine_tune.placebo:
         checks.append(_placebo(known))
     return tuple(checks)
+
+
+def _something_to_gain(known: Evidence) -> Check:
+    """Shares of next to nothing say nothing, and a task that was never hard is not proof."""
+    zero = known.accuracy(known.condition("zero_shot").runs)
+    left, needed = 1 - zero.high, known.settings.checks.left_to_gain
+    return Check(
+        name="zero-shot leaves something to gain",
+        passed=left > needed,
+        detail=(
+            f"zero-shot leaves {1 - zero.value:.1%} ({left:.1%} to {1 - zero.low:.1%}) of the test "
+            f"rows wrong; needed: surely more than {needed:.0%}"
+        ),
+    )
 
 
 def _trained(known: Evidence) -> Check:

@@ -88,6 +88,7 @@ class ClaimSettings(Strict):
 class CheckSettings(Strict):
     """When the evidence counts as valid."""
 
+    left_to_gain: Share = 0.05
     trained: Share = 0.8
     n_training_rows: Positive = 50
 

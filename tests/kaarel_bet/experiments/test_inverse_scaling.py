@@ -312,9 +312,13 @@ def test_log_probabilities_that_leave_the_argmax_open_decide_nothing() -> None:
 
 
 def test_a_perfect_zero_shot_leaves_nothing_to_gain() -> None:
-    found = verdict(lambda *_: 1.0)
+    found = verdict(lambda arm, *_: float(not arm.startswith("placebo")))
     gain, lead = found.criteria
     assert gain.value == lead.value == 0.0
+    assert found.outcome == "undecided"
+    assert [check.name for check in found.checks if not check.passed] == [
+        "zero-shot leaves something to gain"
+    ]
 
 
 def test_somebody_elses_figures_stand_beside_the_own() -> None:
