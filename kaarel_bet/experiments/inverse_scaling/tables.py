@@ -30,13 +30,13 @@ def accuracies(known: Evidence) -> Table:
 
 
 def gain_table(found: Gains) -> Table:
-    """The gains and their difference."""
+    """The gains, and the lead of the first."""
     rows = [
         (name, f"{gain.value:.2f}", f"{gain.low:.2f} to {gain.high:.2f}")
         for name, gain in (
             ("fine-tuning", found.fine_tuned),
             ("few-shot", found.few_shot),
-            ("difference", found.difference),
+            ("lead of fine-tuning", found.lead),
         )
     ]
     return Table(("gain of", "share of what was left", "interval"), rows, compact=True)

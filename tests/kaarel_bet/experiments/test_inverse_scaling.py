@@ -268,7 +268,43 @@ def test_gains_are_shares_of_what_zero_shot_leaves_to_gain() -> None:
     (found,) = asked.findings(answered(design, answer)).verdicts
     gain, lead = found.criteria
     assert gain.value == pytest.approx((tuned - zero) / (1 - zero))
-    assert lead.value == pytest.approx(tuned / (1 - zero))
+    # Few-shot has nothing right; what is to be beaten is the better prompt.
+    assert lead.value == pytest.approx((tuned - zero) / (1 - zero))
+
+
+def test_a_few_shot_prompt_that_does_harm_gives_training_no_lead() -> None:
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        if evaluation == "test":
+            return float(int(item.id[-4:]) % 5 < 2)
+        return 0.0 if evaluation.startswith("few-shot") else learns_by_heart(arm, evaluation, item)
+
+    found = verdict(answer)
+    assert found.outcome == "holds"
+    assert found.criteria[1].value == 0.0
+
+
+def test_an_open_zero_shot_answer_leaves_the_lead_as_open_as_it_is() -> None:
+    """With zero-shot anywhere from 0 to 1 the lead is largest where it meets few-shot, in between."""
+    asked = experiment()
+    design = asked.design(letters)
+
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        if evaluation.startswith("few-shot"):
+            return float(int(item.id[-4:]) % 2 == 0)
+        return float(arm != "base")
+
+    scores = answered(design, answer)
+    open_ends = LogProbability(low=-2.5, high=-0.05)
+    either = CandidateScore(total=open_ends, first_token=open_ends, n_tokens=1)
+    scoring: Any = scores.scoring
+    scoring["base"]["test"] = [
+        result.model_copy(update={"candidates": dict.fromkeys(result.candidates, either)})
+        for result in scoring["base"]["test"]
+    ]
+    (found,) = asked.findings(scores).verdicts
+    lead = found.criteria[1]
+    assert lead.low <= 0.0
+    assert lead.high >= 1.0
 
 
 def test_training_that_did_not_work_decides_nothing() -> None:
