@@ -90,7 +90,7 @@ def _placebo(known: Evidence) -> Check:
     gain = gain_of(known, known.condition("placebo"))
     needed = known.settings.claim.gain
     return Check(
-        name="placebo: shuffled labels",
+        name="placebo: random labels",
         passed=gain.value < needed,
         detail=(
             f"gain {gain.value:.2f} ({gain.low:.2f} to {gain.high:.2f}) of the same rows with labels "

@@ -25,7 +25,7 @@ from kaarel_bet.experiments.inverse_scaling.prompts import (
     query,
     shots,
     training_example,
-    with_shuffled_labels,
+    with_random_labels,
 )
 from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
 from kaarel_bet.experiments.inverse_scaling.sources import Source, load
@@ -158,9 +158,9 @@ class InverseScaling(Experiment):
             return
         for seed in range(tune.seeds):
             rows = self._drawn(split, seed)[: max(tune.sizes)]
-            shuffled = with_shuffled_labels(rows, random.Random(f"placebo/{self._seed}/{seed}"))
-            what = f"fine-tuned on the same {len(rows)} rows, their labels shuffled, seed {seed}"
-            yield _TrainedArm(Arm(plan.placebo(seed), what, self._training(shuffled, seed)), [])
+            relabelled = with_random_labels(rows, random.Random(f"placebo/{self._seed}/{seed}"))
+            what = f"fine-tuned on the same {len(rows)} rows, labels drawn at random, seed {seed}"
+            yield _TrainedArm(Arm(plan.placebo(seed), what, self._training(relabelled, seed)), [])
 
     def _transfer(self, split: Split) -> Iterator[_TrainedArm]:
         """One arm a template."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kaarel_bet.content import HeatMap, IntervalFigure, Table
 from kaarel_bet.experiments.interface import Design, Findings, Scores
 from kaarel_bet.experiments.inverse_scaling.experiment import InverseScaling
 from kaarel_bet.experiments.inverse_scaling.items import Item
-from kaarel_bet.experiments.inverse_scaling.prompts import query, with_shuffled_labels
+from kaarel_bet.experiments.inverse_scaling.prompts import query, with_random_labels
 from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.settings import load_settings, read_config
@@ -130,14 +131,18 @@ def test_smaller_training_sets_are_parts_of_larger_ones_and_seeds_differ() -> No
     assert seeds["tuned-36-seed-0"] != seeds["tuned-36-seed-1"]
 
 
-def test_the_placebo_has_the_same_prompts_and_as_many_of_each_place_right() -> None:
+def test_the_placebo_has_the_same_prompts_with_other_labels() -> None:
     design = experiment().design(letters)
-    real, shuffled = (trained_on(design, f"{arm}-seed-0") for arm in ("tuned-36", "placebo"))
-    assert [prompt for prompt, _ in real] == [prompt for prompt, _ in shuffled]
-    assert real != shuffled
-    rows = [item for item in items(design).values() if item.part == "train"]
-    dealt = with_shuffled_labels(rows, random.Random(0))
-    assert sorted(row.answer for row in dealt) == sorted(row.answer for row in rows)
+    real, relabelled = (trained_on(design, f"{arm}-seed-0") for arm in ("tuned-36", "placebo"))
+    assert [prompt for prompt, _ in real] == [prompt for prompt, _ in relabelled]
+    assert real != relabelled
+
+
+def test_random_labels_are_random_even_where_the_right_class_is_always_the_first() -> None:
+    row = Item(id="x", part="train", group="g", prompt="Q?", classes=("a", "b", "c"), answer=0)
+    counts = Counter(r.answer for r in with_random_labels([row] * 300, random.Random(0)))
+    assert set(counts) == {0, 1, 2}
+    assert min(counts.values()) > 70
 
 
 def test_an_arm_of_one_template_is_trained_on_that_alone() -> None:
@@ -334,7 +339,7 @@ def test_where_the_base_model_knows_the_training_rows_they_must_not_be_lost(
 def test_a_placebo_that_gains_as_much_decides_nothing() -> None:
     found = verdict(lambda arm, evaluation, _: 1.0 if arm != "base" else 0.4)
     assert found.outcome == "undecided"
-    assert "placebo: shuffled labels failed" in found.summary
+    assert "placebo: random labels failed" in found.summary
 
 
 def test_log_probabilities_that_leave_the_argmax_open_decide_nothing() -> None:
