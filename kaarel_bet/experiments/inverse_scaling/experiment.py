@@ -20,7 +20,7 @@ from kaarel_bet.experiments.interface import (
 from kaarel_bet.experiments.inverse_scaling import plan
 from kaarel_bet.experiments.inverse_scaling.findings import find
 from kaarel_bet.experiments.inverse_scaling.forgetting import capitals
-from kaarel_bet.experiments.inverse_scaling.items import Item, make_items
+from kaarel_bet.experiments.inverse_scaling.items import Item, make_items, normal
 from kaarel_bet.experiments.inverse_scaling.prompts import (
     query,
     shots,
@@ -97,9 +97,9 @@ class InverseScaling(Experiment):
         origin[f"rows of {by.train_task}"] = other.origin
         order = stratified_order(items, random.Random(f"split/{self._seed}"))
         test = [item.model_copy(update={"part": "test"}) for item in order[: by.n_test]]
-        prompts = {item.prompt for item in test}
+        prompts = {normal(item.prompt) for item in test}
         train = make_items(other.rows, part="train", prefix="train")
-        return Split([item for item in train if item.prompt not in prompts], test), origin
+        return Split([item for item in train if normal(item.prompt) not in prompts], test), origin
 
     def _load(self, task: str, data: str, key: str) -> Source:
         return load(

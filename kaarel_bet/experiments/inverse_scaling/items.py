@@ -38,6 +38,11 @@ def skeleton(text: str) -> str:
     return _NUMBER.sub("#", text)
 
 
+def normal(prompt: str) -> str:
+    """The prompt without what doesn't tell prompts apart: case, and how much white space there is."""
+    return " ".join(prompt.casefold().split())
+
+
 def numbers(text: str) -> list[str]:
     """The runs of digits, in order."""
     return _NUMBER.findall(text)

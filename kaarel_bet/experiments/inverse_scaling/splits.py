@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from backends.errors import SettingsError
-from kaarel_bet.experiments.inverse_scaling.items import OTHER, Item, groups_of, numbers
+from kaarel_bet.experiments.inverse_scaling.items import OTHER, Item, groups_of, normal, numbers
 from kaarel_bet.experiments.inverse_scaling.settings import SplitSettings
 
 
@@ -22,7 +22,7 @@ class Split:
 def split_items(items: list[Item], settings: SplitSettings, seed: int) -> Split:
     """The items of one task by the rule that the settings name; not for `by: task`.
 
-    Items with the very same prompt are on one side, whatever the rule.
+    Items with the same prompt (but for case and white space) are on one side, whatever the rule.
 
     Raises:
         SettingsError: the rule leaves a side without items.
@@ -51,10 +51,10 @@ def stratified_order(items: Sequence[Item], rng: random.Random) -> list[Item]:
 def _at_random(items: list[Item], settings: SplitSettings, rng: random.Random) -> Split:
     same_prompt: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
-        same_prompt[item.prompt].append(item)
+        same_prompt[normal(item.prompt)].append(item)
     test: list[Item] = []
     for first in stratified_order([together[0] for together in same_prompt.values()], rng):
-        together = same_prompt[first.prompt]
+        together = same_prompt[normal(first.prompt)]
         if len(test) + len(together) <= settings.n_test:
             test += together
     return _sides(items, test)
@@ -122,8 +122,8 @@ def _sides(
 ) -> Split:
     """The test items, and what is left of the others without their prompts."""
     tested = [item.model_copy(update={"part": "test"}) for item in test]
-    prompts = {item.prompt for item in tested}
-    rest = [item for item in items if item.prompt not in prompts]
+    prompts = {normal(item.prompt) for item in tested}
+    rest = [item for item in items if normal(item.prompt) not in prompts]
     return Split(rest, tested, notes or {})
 
 

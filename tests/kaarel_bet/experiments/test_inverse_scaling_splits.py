@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.errors import SettingsError
-from kaarel_bet.experiments.inverse_scaling.items import Item, Row, make_items, numbers
+from kaarel_bet.experiments.inverse_scaling.items import Item, Row, make_items, normal, numbers
 from kaarel_bet.experiments.inverse_scaling.leakage import audit
 from kaarel_bet.experiments.inverse_scaling.redefine import redefine_rows
 from kaarel_bet.experiments.inverse_scaling.settings import SplitSettings
@@ -35,9 +35,10 @@ def chosen(by: str, n_test: int, held_out: int = 3) -> SplitSettings:
     twice=st.lists(st.integers(0, 399), max_size=20),
 )
 def test_no_prompt_is_on_both_sides(by: str, n_test: int, seed: int, twice: list[int]) -> None:
-    everything = items([*_ROWS, *(_ROWS[i] for i in twice)])
+    again = [_ROWS[i].model_copy(update={"prompt": f" {_ROWS[i].prompt.upper()}"}) for i in twice]
+    everything = items([*_ROWS, *again])
     split = split_items(everything, chosen(by, n_test), seed)
-    assert not {item.prompt for item in split.train} & {item.prompt for item in split.test}
+    assert not {normal(i.prompt) for i in split.train} & {normal(i.prompt) for i in split.test}
     assert audit(split.train, split.test).prompt == 0
     assert {item.part for item in split.train} == {"train"}
     assert {item.part for item in split.test} == {"test"}
