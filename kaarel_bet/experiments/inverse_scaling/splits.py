@@ -25,13 +25,13 @@ def split_items(items: list[Item], settings: SplitSettings, seed: int) -> Split:
     Items with the same prompt (but for case and white space) are on one side, whatever the rule.
 
     Raises:
-        SettingsError: the rule leaves a side without items.
+        SettingsError: the rule leaves none to train on, or too few for a standard error.
     """
     rng = random.Random(f"split/{seed}")
     found = _RULES[settings.by](items, settings, rng)
-    if not found.train or not found.test:
-        side = "train on" if not found.train else "test"
-        raise SettingsError(f"inverse_scaling.split: by {settings.by} leaves no row to {side}")
+    if not found.train or len(found.test) < 2:
+        left = "no row to train on" if not found.train else "fewer than two rows to test"
+        raise SettingsError(f"inverse_scaling.split: by {settings.by} leaves {left}")
     return found
 
 
@@ -76,7 +76,7 @@ def _by_template(items: list[Item], settings: SplitSettings, rng: random.Random)
 
 
 def _by_number(items: list[Item], settings: SplitSettings, rng: random.Random) -> Split:
-    """No number of a test prompt is in a training prompt; items with numbers of both sides are out.
+    """No number of a test prompt is in a training prompt; items that would be on neither side are left out.
 
     Numbers that belong to a template's wording are in all its prompts and don't count.
     """
@@ -96,7 +96,7 @@ def _by_number(items: list[Item], settings: SplitSettings, rng: random.Random) -
             break
     test = stratified_order(test, rng)[: settings.n_test]
     left_out = len(items) - len(test) - len(rest)
-    return _sides([*rest, *test], test, {"rows left out, their numbers on both sides": left_out})
+    return _sides([*rest, *test], test, {"rows left out": left_out})
 
 
 def _varying_numbers(items: Iterable[Item]) -> dict[str, list[str]]:

@@ -237,6 +237,19 @@ def test_a_task_to_train_on_belongs_to_that_split() -> None:
             InverseScalingSettings.model_validate({"split": split})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"few_shot": {"choose": "first", "draws": 2}}, "draws: the first rows are the same"),
+        ({"split": {"train_data": "rows.jsonl"}}, "train_data: belongs to train_task"),
+        ({"split": {"n_test": 1}}, "n_test"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InverseScalingSettings.model_validate(changes)
+
+
 # --- what becomes of the answers -------------------------------------------------------------
 
 

@@ -80,7 +80,7 @@ def test_no_number_but_the_wordings_own_is_on_both_sides(n_test: int, seed: int)
     trained = {number for item in split.train for number in numbers(item.prompt)}
     tested = {number for item in split.test for number in numbers(item.prompt)}
     assert trained & tested <= {"5"}  # "View + as the digit 5"
-    left_out = split.notes["rows left out, their numbers on both sides"]
+    left_out = split.notes["rows left out"]
     assert left_out == len(_ROWS) - len(split.train) - len(split.test)
 
 
@@ -97,6 +97,12 @@ def test_all_templates_held_out_leave_none_to_train_on() -> None:
 def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(SettingsError, match="leaves no row to train on"):
         split_items(items(_ROWS[:9]), chosen("random", 9), 0)
+
+
+def test_a_split_that_leaves_one_row_to_test_is_refused() -> None:
+    rows = [Row(prompt=f"Say {word}.", classes=("a", "b"), answer=0) for word in ("it", "this")]
+    with pytest.raises(SettingsError, match="leaves fewer than two rows to test"):
+        split_items(items([*rows, rows[1], rows[1]]), chosen("random", 2), 0)
 
 
 def test_every_beginning_of_a_stratified_order_is_in_proportion() -> None:
