@@ -27,8 +27,8 @@ from kaarel_bet.experiments.inverse_scaling.prompts import (
     training_example,
     with_random_labels,
 )
-from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
-from kaarel_bet.experiments.inverse_scaling.sources import Source, load
+from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings, Task
+from kaarel_bet.experiments.inverse_scaling.sources import Source, label_of, load
 from kaarel_bet.experiments.inverse_scaling.splits import Split, split_items, stratified_order
 from kaarel_bet.experiments.inverse_scaling.transfer import templates_to_train_on
 
@@ -56,7 +56,7 @@ class InverseScaling(Experiment):
         arms = [Arm(plan.BASE, "the untouched base model", None), *(t.arm for t in trained)]
         names = [arm.name for arm in arms]
         forgetting = capitals(self._settings.n_forgetting, tokenize, self._seed)
-        others = self._other_tasks()
+        others, others_notes = self._other_tasks(split)
         evaluations = [self._asked(plan.TEST, "the test rows, zero-shot", names, split.test)]
         evaluations += self._few_shot(split)
         evaluations += self._training_rows(trained)
@@ -64,12 +64,13 @@ class InverseScaling(Experiment):
             what = "capitals, to see what fine-tuning makes a model forget"
             evaluations.append(self._asked(plan.FORGETTING, what, names, forgetting))
         for task, items in others.items():
-            what = f"rows of {task}, zero-shot"
+            label = label_of(task, self._settings.transfer.tasks[task])
+            what = f"rows of {task}{label}, zero-shot"
             evaluations.append(self._asked(plan.other_task(task), what, names, items))
         return Design(
             arms=arms,
             evaluations=evaluations,
-            notes=origin | {"rows to train on": len(split.train), **split.notes},
+            notes=origin | {"rows to train on": len(split.train), **split.notes, **others_notes},
             items=[
                 *split.train,
                 *split.test,
@@ -110,15 +111,28 @@ class InverseScaling(Experiment):
             setting=f"inverse_scaling.{key}",
         )
 
-    def _other_tasks(self) -> dict[str, list[Item]]:
-        found = {}
+    def _other_tasks(self, split: Split) -> tuple[dict[Task, list[Item]], dict[str, object]]:
+        """Rows of each other task that are not trained on, and what is to be known of them."""
+        found: dict[Task, list[Item]] = {}
+        notes: dict[str, object] = {}
+        trained_on = {normal(item.prompt) for item in split.train}
         for task, data in self._settings.transfer.tasks.items():
             source = self._load(task, data, f"transfer.tasks.{task}")
             items = make_items(source.rows, part="task", prefix=task)
-            order = stratified_order(items, random.Random(f"task/{task}/{self._seed}"))
+            unseen = [item for item in items if normal(item.prompt) not in trained_on]
+            if not unseen:
+                raise SettingsError(
+                    f"inverse_scaling.transfer.tasks.{task}: every row may be trained on as well; give "
+                    "it other rows, or leave it out"
+                )
+            notes[f"transfer: rows of {task}"] = source.origin
+            notes[f"transfer: rows of {task} that may be trained on, left out"] = len(items) - len(
+                unseen
+            )
+            order = stratified_order(unseen, random.Random(f"task/{task}/{self._seed}"))
             chosen = order[: self._settings.split.n_test]
             found[task] = [item.model_copy(update={"group": task}) for item in chosen]
-        return found
+        return found, notes
 
     def _check_sizes(self, split: Split) -> None:
         """Raises SettingsError where there are too few rows to train on or to show."""

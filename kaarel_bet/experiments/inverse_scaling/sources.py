@@ -42,6 +42,11 @@ def is_generated(task: str, data: str) -> bool:
     return data == "generated" or (data == "auto" and task == "redefine_math")
 
 
+def label_of(task: str, data: str) -> str:
+    """What stands behind the task's name: that its rows are generated, where they are."""
+    return f" ({GENERATED})" if is_generated(task, data) else ""
+
+
 def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> Source:
     """A task's rows. `data` is "auto", "generated", "hub" or a file; `setting` is its key.
 

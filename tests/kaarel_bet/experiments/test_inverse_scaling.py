@@ -206,7 +206,11 @@ def test_training_on_one_task_and_testing_another(tmp_path: Path) -> None:
     file = tmp_path / "neqa.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "task", "n_test": 20, "train_task": "neqa", "train_data": str(file)}
-    tasks = {"transfer": {"templates": 1, "size": 5, "tasks": {"neqa": str(file)}}}
+    others = tmp_path / "others.jsonl"
+    others.write_text(
+        "".join(json.dumps(row | {"prompt": f"{row['prompt']} Not!"}) + "\n" for row in rows)
+    )
+    tasks = {"transfer": {"templates": 1, "size": 5, "tasks": {"neqa": str(others)}}}
     asked = experiment(split=split, **tasks)
     design = asked.design(letters)
     assert all(str(p).startswith("Not ") for p, _ in trained_on(design, "tuned-36-seed-0"))
@@ -215,6 +219,33 @@ def test_training_on_one_task_and_testing_another(tmp_path: Path) -> None:
     found = asked.findings(answered(design, learns))
     (heat,) = (c for s in found.sections for c in s.content if isinstance(c, HeatMap))
     assert list(heat.columns[-2:]) == ["neqa", "forgetting"]
+
+
+def test_rows_of_other_tasks_are_none_that_are_trained_on_and_say_where_they_are_from() -> None:
+    tasks = {"templates": 1, "size": 5, "tasks": {"redefine_math": "generated"}}
+    design = experiment(transfer=tasks).design(letters)
+    trained = {item.prompt for item in items(design).values() if item.part == "train"}
+    asked = {q.prompt for q in queries(design, "task-redefine-math")}
+    assert len(asked) == 90
+    assert not asked & trained
+    assert design.notes["transfer: rows of redefine_math that may be trained on, left out"] == 90
+    assert "not the official rows" in str(design.notes["transfer: rows of redefine_math"])
+    (described,) = (e.description for e in design.evaluations if e.name == "task-redefine-math")
+    assert "not the official rows" in described
+    (told,) = (
+        s.text for s in find(learns, transfer=tasks).sections if s.title.startswith("Transfer")
+    )
+    assert "not the official rows" in told
+
+
+def test_another_task_of_training_rows_alone_is_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Not {n}?", "classes": ["a", "b"], "answer_index": 0} for n in range(60)]
+    file = tmp_path / "neqa.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = {"by": "task", "n_test": 20, "train_task": "neqa", "train_data": str(file)}
+    tasks = {"templates": 1, "size": 5, "tasks": {"neqa": str(file)}}
+    with pytest.raises(SettingsError, match=r"transfer\.tasks\.neqa: every row may be trained on"):
+        experiment(split=split, transfer=tasks).design(letters)
 
 
 @pytest.mark.parametrize(
