@@ -15,14 +15,18 @@ from kaarel_bet.proportions import mcnemar, wilson
 
 
 def accuracies(known: Evidence) -> Table:
-    """Every condition, its runs taken together; beside them what somebody else found, if given."""
+    """Every condition, its runs taken together; beside them what somebody else found, if given.
+
+    Theirs stands beside the largest training set alone: it is of one size.
+    """
     reference = known.settings.reference
     rows = []
     for condition in known.conditions:
         acc, norm = (known.accuracy(condition.runs, metric) for metric in ("acc", "acc_norm"))
         row = [condition.title, str(len(condition.runs)), *_with_interval(acc), percent(norm.value)]
         if reference is not None:
-            published = getattr(reference, condition.kind, None)
+            largest = condition == known.condition(condition.kind)
+            published = getattr(reference, condition.kind, None) if largest else None
             row.append("" if published is None else f"{published:.2f}")
         rows.append(row)
     columns = ["condition", "runs", "acc %", "interval", "acc_norm %"]
