@@ -425,6 +425,13 @@ def test_the_transfer_map_shows_what_was_forgotten() -> None:
     assert len(heat.rows) == 1 + 2 + 2 + 1
 
 
+def test_shortcuts_say_how_many_rows_they_saw() -> None:
+    tables = [c for s in find(learns).sections for c in s.content if isinstance(c, Table)]
+    (table,) = (table for table in tables if table.columns[0] == "without a model")
+    assert table.columns[1] == "training rows seen"
+    assert [row[1] for row in table.rows] == ["90", "90", "90", "0"]
+
+
 def test_every_figure_can_be_drawn() -> None:
     figures = [
         content
