@@ -38,8 +38,8 @@ def find(settings: InverseScalingSettings, seed: int, scores: Scores) -> Finding
         _without_a_model(known),
     ]
     question = (
-        f"Models do badly at {data_in_words(settings)}. Is it finetuning-proof, or do some training rows "
-        "or some examples in the prompt mend it for rows that were not seen?"
+        f"Is {data_in_words(settings)} finetuning-proof, or do some training rows mend it for rows that "
+        "were not seen, more than prompting does?"
     )
     return Findings(question, (resolve(known, found),), sections)
 

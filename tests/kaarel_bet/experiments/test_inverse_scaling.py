@@ -195,6 +195,7 @@ def test_generated_rows_are_labelled_in_the_manifest_and_in_the_report() -> None
     assert "not the official rows" in str(design.notes["rows of redefine_math"])
     found = find(learns)
     assert "not the official rows" in found.question
+    assert found.question.startswith("Is redefine_math")
     assert "generated rows" in found.sections[0].title
 
 
