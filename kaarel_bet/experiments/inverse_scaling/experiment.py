@@ -22,6 +22,7 @@ from kaarel_bet.experiments.inverse_scaling.findings import find
 from kaarel_bet.experiments.inverse_scaling.forgetting import capitals
 from kaarel_bet.experiments.inverse_scaling.items import Item, make_items, normal
 from kaarel_bet.experiments.inverse_scaling.prompts import (
+    check_classes_in_chats,
     query,
     shots,
     training_example,
@@ -103,13 +104,16 @@ class InverseScaling(Experiment):
         return Split([item for item in train if normal(item.prompt) not in prompts], test), origin
 
     def _load(self, task: str, data: str, key: str) -> Source:
-        return load(
+        source = load(
             task,
             data,
             n_generated=self._settings.n_items,
             seed=self._seed,
             setting=f"inverse_scaling.{key}",
         )
+        if self._settings.form == "chat":
+            check_classes_in_chats(source.rows, task)
+        return source
 
     def _other_tasks(self, split: Split) -> tuple[dict[Task, list[Item]], dict[str, object]]:
         """Rows of each other task that are not trained on, and what is to be known of them."""

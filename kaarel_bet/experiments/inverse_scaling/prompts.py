@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from backends.data import Message, ScoringQuery, TrainingExample
+from backends.errors import SettingsError
 from kaarel_bet.experiments.inverse_scaling.items import Item, Row
 from kaarel_bet.experiments.inverse_scaling.settings import FewShotSettings, Form
 
@@ -25,6 +26,17 @@ def query(item: Item, form: Form, examples: Sequence[Row] = ()) -> ScoringQuery:
         messages=(*turns, Message(role="user", content=item.prompt)),
         candidates={str(i): text.lstrip() for i, text in enumerate(item.classes)},
     )
+
+
+def check_classes_in_chats(rows: Sequence[Row], task: str) -> None:
+    """Raises SettingsError where classes differ in nothing but the leading space that chats leave out."""
+    for number, row in enumerate(rows, start=1):
+        if len({text.lstrip() for text in row.classes} - {""}) < len(row.classes):
+            raise SettingsError(
+                f"inverse_scaling.form: chat leaves out leading white space, and without it the classes "
+                f"of {task}'s row {number} are not different texts ({', '.join(map(repr, row.classes))}); "
+                "use text"
+            )
 
 
 def training_example(row: Row, form: Form) -> TrainingExample:

@@ -17,6 +17,8 @@ from kaarel_bet.experiments.inverse_scaling.items import Row
 
 _PROMPTS = ("prompt", "text")
 _ANSWERS = ("answer_index", "target")
+_LONGEST_NUMBER = 100
+"""Characters; Python refuses to read numbers of thousands."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -35,19 +37,24 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"{path}, line {line}: not UTF-8 text") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    records = _csv(text) if path.suffix == ".csv" else _jsonl(text, path)
+    records = _csv(text, path) if path.suffix == ".csv" else _jsonl(text, path)
     rows = [_row(record, f"{path}, line {line}") for line, record in records]
     if not rows:
         raise DataError(f"{path}: no rows in it")
     return rows
 
 
-def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    line = 2  # a quoted field may run over several lines: a row is named by its first
-    for record in reader:
-        yield line, {key: value for key, value in record.items() if key and value is not None}
+    line = 1  # a quoted field may run over several lines: a row is named by its first
+    try:
+        _ = reader.fieldnames  # reads the header
         line = reader.line_num + 1
+        for record in reader:
+            yield line, {key: value for key, value in record.items() if key and value is not None}
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line}: not CSV ({error})") from error
 
 
 def _jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -56,7 +63,7 @@ def _jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: not an object with 'prompt', 'classes' ...")
@@ -70,6 +77,9 @@ def _row(record: Mapping[str, Any], where: str) -> Row:
     if not isinstance(prompt, str):
         raise DataError(f"{where}: {prompt_field}: must be text (got {_shown(prompt)})")
     classes = _classes(record[_field(record, ("classes",), where)], where)
+    _check_characters(prompt, f"{where}: {prompt_field}")
+    for text in classes:
+        _check_characters(text, f"{where}: classes")
     answer = _whole_number(record[answer_field])
     if answer is None or not 0 <= answer < len(classes):
         raise DataError(
@@ -86,12 +96,22 @@ def _field(record: Mapping[str, Any], names: tuple[str, ...], where: str) -> str
     raise DataError(f"{where}: {' or '.join(names)}: missing")
 
 
+def _check_characters(text: str, where: str) -> None:
+    """JSON's and Python's escapes can write half of a character outside the basic plane."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: {text[error.start]!a} is half of a surrogate pair, which is no character"
+        ) from error
+
+
 def _classes(value: object, where: str) -> tuple[str, ...]:
     parsed = value
     if isinstance(value, str):
         try:
             parsed = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             parsed = None
     if not isinstance(parsed, list | tuple) or not all(isinstance(c, str) and c for c in parsed):
         raise DataError(f"{where}: classes: must be a list of texts (got {_shown(value)})")
@@ -105,11 +125,14 @@ def _classes(value: object, where: str) -> tuple[str, ...]:
 def _whole_number(value: object) -> int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < _LONGEST_NUMBER:
         return int(value)
     return value if isinstance(value, int) else None
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} of many levels"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -190,6 +190,21 @@ def test_in_a_chat_examples_are_turns_and_answers_have_no_leading_space() -> Non
     assert queries(design, "test")[0].messages is not None
 
 
+def test_a_chat_is_refused_where_a_leading_space_is_all_that_tells_classes_apart(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": f"{n}?", "classes": [" a", "b"], "answer_index": 0} for n in range(200)]
+    rows[2]["classes"] = [" a", "a"]
+    file = tmp_path / "neqa.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {"task": "neqa", "data": str(file)}
+    with pytest.raises(
+        SettingsError, match=r"of neqa's row 3 are not different texts \(' a', 'a'\)"
+    ):
+        experiment(form="chat", **chosen).design(letters)
+    assert experiment(form="text", **chosen).design(letters)
+
+
 def test_generated_rows_are_labelled_in_the_manifest_and_in_the_report() -> None:
     design = experiment().design(letters)
     assert "not the official rows" in str(design.notes["rows of redefine_math"])

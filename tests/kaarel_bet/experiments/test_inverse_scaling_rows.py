@@ -72,6 +72,12 @@ _GOOD = {"prompt": "A:", "classes": [" 1", " 2"], "answer_index": 0}
         ({"answer_index": -1}, "line 2: answer_index: must be a whole number from 0 to 1"),
         ({"answer_index": True}, "line 2: answer_index: must be a whole number"),
         ({"answer_index": None}, "line 2: answer_index: must be a whole number"),
+        ({"answer_index": "9" * 5000}, "line 2: answer_index: must be a whole number"),
+        ({"prompt": "\ud83d A:"}, r"line 2: prompt: '\\ud83d' is half of a surrogate pair"),
+        ({"classes": [" 1", "\udc00"]}, r"line 2: classes: '\\udc00' is half of a surrogate pair"),
+        ({"classes": r"['\ud83d', '1']"}, r"line 2: classes: '\\ud83d' is half of a surrogate pair"),
+        ({"classes": "{[]: 1}"}, "line 2: classes: must be a list of texts"),
+        ({"classes": "[" * 5000}, "line 2: classes: must be a list of texts"),
     ],
 )  # fmt: skip
 def test_a_malformed_row_is_named_by_file_line_and_field(
@@ -94,6 +100,10 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     [
         ("a.jsonl", b"{", "line 1: not JSON"),
         ("a.jsonl", b"[1]\n", "line 1: not an object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"answer_index": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
+        ("a.csv", b'prompt,classes,target\n"a\nb","[1]",' + b"3" * 200_000, "line 2: not CSV"),
+        ("a.csv", b"b" * 200_000, "line 1: not CSV"),
         ("a.jsonl", b"\n", "no rows"),
         ("a.csv", b"prompt,classes,answer_index\n", "no rows"),
         ("a.csv", b"a\n\xff", "line 2: not UTF-8"),
