@@ -471,5 +471,8 @@ def test_the_preset_is_the_originals_protocol() -> None:
     backend: Any = settings.backend
     assert (backend.lora.rank, backend.lora.alpha, backend.lora.dropout) == (8, 32.0, 0.1)
     assert backend.lora.target_modules == ("q_proj", "v_proj")
+    assert chosen.transfer.templates == 0  # one template's arms are none of the original's
+    assert backend.prefix_sharing == "auto"  # each example draws a dropout mask of its own
+    assert backend.training.dtype == "bfloat16"
     assert (backend.training.epochs, backend.training.batch_size) == (3, 4)
     assert (backend.training.learning_rate, backend.training.weight_decay) == (2e-4, 0.01)
