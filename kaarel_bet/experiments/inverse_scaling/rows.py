@@ -1,7 +1,7 @@
 """Reading a task's rows from files in the forms that the Inverse Scaling Prize gave them.
 
-JSONL or CSV with `prompt`, `classes` (a list or its text) and `answer_index`; the winobias task has `text`
-and `target` instead. Other columns (`part`, `round`, an index) are passed over.
+JSONL, CSV or Parquet with `prompt`, `classes` (a list or its text) and `answer_index`; winobias has
+`text` and `target` instead. Other columns (`part`, `round`, an index) are passed over.
 """
 
 import ast
@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.errors import DataError
 from kaarel_bet.experiments.inverse_scaling.items import Row
+from kaarel_bet.experiments.inverse_scaling.parquet import read_parquet
 
 _PROMPTS = ("prompt", "text")
 _ANSWERS = ("answer_index", "target")
@@ -22,26 +23,34 @@ _LONGEST_NUMBER = 100
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, by its ending .jsonl or .csv.
+    """The rows of a file, by its ending .jsonl, .csv or .parquet (which takes the extra `parquet`).
 
     Raises:
         DataError: the file can't be read, has no rows, or one that is no question; names file, line
             and field.
     """
-    if path.suffix not in (".jsonl", ".csv"):
-        raise DataError(f"{path}: must be a .jsonl or a .csv file")
+    if path.suffix == ".parquet":
+        named = enumerate(read_parquet(path), start=1)
+        rows = [_row(record, f"{path}, row {number}") for number, record in named]
+    elif path.suffix in (".jsonl", ".csv"):
+        text = _text(path)
+        records = _csv(text, path) if path.suffix == ".csv" else _jsonl(text, path)
+        rows = [_row(record, f"{path}, line {line}") for line, record in records]
+    else:
+        raise DataError(f"{path}: must be a .jsonl, .csv or .parquet file")
+    if not rows:
+        raise DataError(f"{path}: no rows in it")
+    return rows
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    records = _csv(text, path) if path.suffix == ".csv" else _jsonl(text, path)
-    rows = [_row(record, f"{path}, line {line}") for line, record in records]
-    if not rows:
-        raise DataError(f"{path}: no rows in it")
-    return rows
 
 
 def _csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -1,6 +1,7 @@
 """Where a task's rows come from: generated here, a file, or the Hugging Face hub."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +81,7 @@ def _from_hub(task: str, setting: str) -> Source:
     repository = HUB[task]
     try:
         files = HfApi().list_repo_files(repository, repo_type="dataset")
-        usable = [f for f in files if f.endswith((".jsonl", ".csv"))]
-        if len(usable) != 1:
-            raise DataError(
-                f"{repository} on the hub has {len(usable)} .jsonl or .csv files, not one; get the one "
-                f"that you mean and pass it with --set {setting}=FILE"
-            )
-        path = hf_hub_download(repository, usable[0], repo_type="dataset")
+        path = hf_hub_download(repository, _usable(files, task, setting), repo_type="dataset")
     except DataError:
         raise
     except Exception as error:  # of several HTTP libraries
@@ -98,9 +93,22 @@ def _from_hub(task: str, setting: str) -> Source:
     return Source(read_rows(Path(path)), f"{repository} on the Hugging Face hub")
 
 
+def _usable(files: Sequence[str], task: str, setting: str) -> str:
+    """The one file with rows; Parquet, which takes an extra to read, where there is no other."""
+    for endings in ((".jsonl", ".csv"), (".parquet",)):
+        usable = [file for file in files if file.endswith(endings)]
+        if len(usable) == 1:
+            return usable[0]
+        if usable:
+            break
+    raise DataError(
+        f"{HUB[task]} on the hub has {len(usable)} .jsonl, .csv or .parquet files, not one; get the one "
+        f"that you mean and pass it with --set {setting}=FILE"
+    )
+
+
 def _how(task: str, setting: str) -> str:
     return (
-        f"get its rows where there is a network, from https://huggingface.co/datasets/{HUB[task]} "
-        "or the release https://github.com/inverse-scaling/prize (.jsonl or .csv), and pass the file "
-        f"with --set {setting}=FILE"
+        f"get its rows where there is a network, from https://huggingface.co/datasets/{HUB[task]}, and "
+        f"pass the file (.jsonl, .csv or .parquet) with --set {setting}=FILE"
     )
