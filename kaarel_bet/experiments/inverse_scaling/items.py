@@ -18,11 +18,15 @@ _SMALLEST_SHARE = 0.02
 
 
 class Row(Strict):
-    """A question as data files have it; `classes` are the options verbatim, a leading space included."""
+    """A question as data files have it; `classes` are the options verbatim, a leading space included.
+
+    `delimiter` goes between prompt and class; the length that `acc_norm` divides by is without it.
+    """
 
     prompt: str
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     answer: int
+    delimiter: str = ""
 
 
 class Item(Row):

@@ -13,12 +13,13 @@ def query(item: Item, form: Form, examples: Sequence[Row] = ()) -> ScoringQuery:
     """The item after the examples; candidates are labelled with the index of their class.
 
     As a text the examples are joined by blank lines (lm-evaluation-harness's `fewshot_delimiter`), and
-    classes are appended verbatim. In a chat they are earlier turns, and classes lose the leading space.
+    classes are appended verbatim after the row's delimiter (its `target_delimiter`). In a chat they are
+    earlier turns, and classes lose the leading space.
     """
     if form == "text":
-        shown = [f"{example.prompt}{_right(example)}" for example in examples]
+        shown = [f"{example.prompt}{example.delimiter}{_right(example)}" for example in examples]
         prompt = "\n\n".join([*shown, item.prompt])
-        candidates = {str(i): text for i, text in enumerate(item.classes)}
+        candidates = {str(i): item.delimiter + text for i, text in enumerate(item.classes)}
         return ScoringQuery(id=item.id, prompt=prompt, candidates=candidates)
     turns = [message for example in examples for message in _turns(example)]
     return ScoringQuery(
@@ -42,7 +43,7 @@ def check_classes_in_chats(rows: Sequence[Row], task: str) -> None:
 def training_example(row: Row, form: Form) -> TrainingExample:
     """The row with its right class, in the form that it is asked in."""
     if form == "text":
-        return TrainingExample(prompt=row.prompt, completion=_right(row))
+        return TrainingExample(prompt=row.prompt, completion=row.delimiter + _right(row))
     return TrainingExample(messages=tuple(_turns(row)))
 
 

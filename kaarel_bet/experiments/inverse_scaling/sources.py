@@ -27,6 +27,9 @@ HUB = {
 }
 """Task -> its dataset on the hub, as lm-evaluation-harness has them (tasks/inverse_scaling)."""
 
+DELIMITERS = {"winobias_antistereotype": " "}
+"""Task -> its `target_delimiter` there, where that is not empty."""
+
 GENERATED = "generated from the dataset card's nine templates, not the official rows"
 
 
@@ -59,8 +62,9 @@ def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> 
     """
     if not is_generated(task, data):
         if data in ("auto", "hub"):
-            return _from_hub(task, setting)
-        return Source(_from_file(Path(data), task, setting), f"the file {Path(data).name}")
+            return _delimited(_from_hub(task, setting), task)
+        rows = _from_file(Path(data), task, setting)
+        return _delimited(Source(rows, f"the file {Path(data).name}"), task)
     if task != "redefine_math":
         raise SettingsError(
             f"{setting}: only redefine_math can be generated; {_how(task, setting)}"
@@ -69,6 +73,11 @@ def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> 
         return Source(redefine_rows(n_generated, seed), GENERATED)
     except ValueError as error:
         raise SettingsError(f"inverse_scaling.n_items: {error}") from error
+
+
+def _delimited(source: Source, task: str) -> Source:
+    between = {"delimiter": DELIMITERS.get(task, "")}
+    return Source([row.model_copy(update=between) for row in source.rows], source.origin)
 
 
 def _from_file(path: Path, task: str, setting: str) -> list[Row]:

@@ -178,6 +178,21 @@ def test_the_answer_follows_the_prompt_after_one_space() -> None:
             assert str(completion)[1:].strip() == str(completion)[1:]
 
 
+def test_a_delimiter_stands_before_every_class_and_in_no_chat(tmp_path: Path) -> None:
+    rows = [{"text": f"{n}?", "classes": ["she", "he"], "target": n % 2} for n in range(200)]
+    file = tmp_path / "winobias.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {"task": "winobias_antistereotype", "data": str(file)}
+    design = experiment(**chosen).design(letters)
+    assert {c for _, c in trained_on(design, "tuned-36-seed-0")} == {" she", " he"}
+    for asked in queries(design, "few-shot-draw-0"):
+        assert asked.candidates == {"0": " she", "1": " he"}
+        assert str(asked.prompt).count("? she\n\n") + str(asked.prompt).count("? he\n\n") == 5
+    assert {i.classes for i in items(design).values() if i.part == "test"} == {("she", "he")}
+    in_chats = experiment(form="chat", **chosen).design(letters)
+    assert queries(in_chats, "test")[0].candidates == {"0": "she", "1": "he"}
+
+
 def test_in_a_chat_examples_are_turns_and_answers_have_no_leading_space() -> None:
     item = Item(id="x", part="test", group="g", prompt="Q?", classes=(" a", " b"), answer=1)
     asked = query(item, "chat", [item])
