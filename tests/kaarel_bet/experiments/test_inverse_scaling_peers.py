@@ -49,10 +49,11 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "llama, text begun"])
 @pytest.mark.parametrize(("n_shots", "delimiter"), [(0, ""), (3, ""), (3, " ")])
 def test_log_likelihoods_and_accuracies_are_lm_evaluation_harnesss(
     tiny_models: dict[str, Path],
+    tiny_model_with_beginning: Path,
     tmp_path: Path,
     architecture: str,
     n_shots: int,
@@ -64,7 +65,8 @@ def test_log_likelihoods_and_accuracies_are_lm_evaluation_harnesss(
     ]
     data = write(tmp_path / "task.jsonl", _ROWS + generated[:18])
     examples = write(tmp_path / "examples.jsonl", generated[18:])
-    model = tiny_models[architecture]
+    models = tiny_models | {"llama, text begun": tiny_model_with_beginning}
+    model = models[architecture]
     job = {
         "model": str(model),
         "data": str(data),
