@@ -74,7 +74,8 @@ def _every_run(known: Evidence) -> Section:
     return Section(
         "Every run",
         "stderr is lm-evaluation-harness's, in points. ECE (ten bins) and Brier score (summed over "
-        "classes) are of the probabilities of the classes given that one of them is said.",
+        "classes) are of the probabilities of the classes given that one of them is said. Prompts that are "
+        "longer than the model's context lose their beginning, examples first; they are counted.",
         [tables.every_run(known), tables.comparisons(known)],
     )
 

@@ -456,6 +456,21 @@ def test_the_transfer_map_shows_what_was_forgotten() -> None:
     assert len(heat.rows) == 1 + 2 + 2 + 1
 
 
+def test_prompts_that_were_cut_at_the_context_are_counted() -> None:
+    asked = experiment()
+    scores = answered(asked.design(letters), learns)
+    scoring: Any = scores.scoring
+    first, *others = scoring["base"]["few-shot-draw-1"]
+    scoring["base"]["few-shot-draw-1"] = [first.model_copy(update={"is_cut": True}), *others]
+    table = asked.findings(scores).sections[1].content[0]
+    assert isinstance(table, Table)
+    place = list(table.columns).index("prompts cut")
+    assert {row[2]: row[place] for row in table.rows if row[2].startswith("few-shot")} == {
+        "few-shot-draw-0": "0",
+        "few-shot-draw-1": "1",
+    }
+
+
 def test_shortcuts_say_how_many_rows_they_saw() -> None:
     tables = [c for s in find(learns).sections for c in s.content if isinstance(c, Table)]
     (table,) = (table for table in tables if table.columns[0] == "without a model")
