@@ -130,11 +130,15 @@ class CandidateScore(Strict):
 
 
 class ScoringResult(Strict):
-    """The scores of a query's candidates (label -> score) and the method that produced them."""
+    """The scores of a query's candidates (label -> score) and the method that produced them.
+
+    `is_cut` where the context was too long for the model, so that its beginning was not shown.
+    """
 
     id: str
     candidates: dict[str, CandidateScore]
     method: str
+    is_cut: bool = False
 
 
 class GenerationResult(Strict):

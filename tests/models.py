@@ -4,6 +4,7 @@ The tiny ones share the embedded model's tokenizer and chat template, so that ev
 is what users have.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoTokenizer,
     Gemma2Config,
@@ -72,6 +74,20 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         tokenizer.save_pretrained(directory)
         directories[architecture] = directory
     return directories
+
+
+@pytest.fixture(scope="session")
+def tiny_model_with_beginning(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its tokenizer puts the beginning-of-text token before every text, as Llama's does."""
+    directory = tmp_path_factory.mktemp("models") / "llama-with-beginning"
+    shutil.copytree(tiny_model, directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    beginning = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{beginning} $A", special_tokens=[(beginning, tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,12 @@ def imported() -> set[str]:
 
 def test_everything_that_is_imported_is_declared() -> None:
     project = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {normal(re.split(r"[<>=!~;\[ ]", r)[0]) for r in project["dependencies"]}
+    extras = [r for extra in project["optional-dependencies"].values() for r in extra]
+    declared = {normal(re.split(r"[<>=!~;\[ ]", r)[0]) for r in (*project["dependencies"], *extras)}
     providers = packages_distributions()
     undeclared = {
         module
         for module in imported()
-        if not declared & {normal(provider) for provider in providers[module]}
+        if not declared & {normal(provider) for provider in providers.get(module, [module])}
     }
     assert undeclared == set()

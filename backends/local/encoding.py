@@ -40,6 +40,12 @@ class TokenizedQuery:
     candidates: dict[str, list[int]]
     longest: int | None = None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether of any candidate's context the beginning is not shown."""
+        length = len(self.context) + max(len(tokens) for tokens in self.candidates.values())
+        return self.longest is not None and length > self.longest
+
 
 class Encoder:
     """Encodes for one tokenizer, refusing whatever exceeds the model's context length.
@@ -135,18 +141,18 @@ class Encoder:
         longest = None
         if query.messages is None and self._context_length is not None:
             longest = self._context_length + 1  # the last token is predicted, not shown
-            self._say_if_cut(query.id, len(context) + max(len(c) for c in candidates.values()))
-        return TokenizedQuery(query.id, context, candidates, longest)
+        tokenized = TokenizedQuery(query.id, context, candidates, longest)
+        self._say_if_cut(tokenized)
+        return tokenized
 
-    def _say_if_cut(self, query_id: str, length: int) -> None:
+    def _say_if_cut(self, query: TokenizedQuery) -> None:
         """Says it of the first query that is cut off."""
-        assert self._context_length is not None
-        if length > self._context_length + 1 and not self._has_said_cut:
+        if query.is_cut and not self._has_said_cut:
             self._has_said_cut = True
             _log.warning(
                 "query '%s': longer than the model's context of %d tokens; of such text prompts the "
                 "beginning is cut off, as lm-evaluation-harness does",
-                query_id,
+                query.id,
                 self._context_length,
             )
 

@@ -27,7 +27,11 @@ def score(
             of_query[label] = _score([score.log_probability for score in token_scores])
             if len(of_query) == len(query.candidates):
                 in_order = {label: of_query[label] for label in query.candidates}
-                results.append(ScoringResult(id=query.id, candidates=in_order, method="exact"))
+                results.append(
+                    ScoringResult(
+                        id=query.id, candidates=in_order, method="exact", is_cut=query.is_cut
+                    )
+                )
         yield results
 
 

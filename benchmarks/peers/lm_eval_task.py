@@ -1,8 +1,8 @@
 """Runs lm-evaluation-harness on a task file of its own: `lm_eval_task.py JOB`.
 
 JOB is JSON: model (directory), data (JSONL file), shots (number of rows of `examples`, another such file,
-that go before each prompt). Prints one line of JSON a row: the arguments and log-likelihoods of its
-classes, acc and acc_norm; and last the means.
+that go before each prompt), delimiter (between a prompt and its class). Prints one line of JSON a row: the
+arguments and log-likelihoods of its classes, acc and acc_norm; and last the means.
 """
 
 import json
@@ -21,7 +21,6 @@ FORM = {
     "doc_to_text": "prompt",
     "doc_to_choice": "classes",
     "doc_to_target": "answer_index",
-    "target_delimiter": "",
     "metric_list": [
         {"metric": name, "aggregation": "mean", "higher_is_better": True}
         for name in ("acc", "acc_norm")
@@ -35,6 +34,7 @@ def main() -> None:
         config=FORM
         | {
             "task": "ours",
+            "target_delimiter": job["delimiter"],
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": {"train": job["data"], "examples": job["examples"]}},
             "fewshot_split": "examples",

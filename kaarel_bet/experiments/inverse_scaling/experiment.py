@@ -20,15 +20,16 @@ from kaarel_bet.experiments.interface import (
 from kaarel_bet.experiments.inverse_scaling import plan
 from kaarel_bet.experiments.inverse_scaling.findings import find
 from kaarel_bet.experiments.inverse_scaling.forgetting import capitals
-from kaarel_bet.experiments.inverse_scaling.items import Item, make_items
+from kaarel_bet.experiments.inverse_scaling.items import Item, make_items, normal
 from kaarel_bet.experiments.inverse_scaling.prompts import (
+    check_classes_in_chats,
     query,
     shots,
     training_example,
-    with_shuffled_labels,
+    with_random_labels,
 )
-from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
-from kaarel_bet.experiments.inverse_scaling.sources import Source, load
+from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings, Task
+from kaarel_bet.experiments.inverse_scaling.sources import Source, label_of, load
 from kaarel_bet.experiments.inverse_scaling.splits import Split, split_items, stratified_order
 from kaarel_bet.experiments.inverse_scaling.transfer import templates_to_train_on
 
@@ -56,7 +57,7 @@ class InverseScaling(Experiment):
         arms = [Arm(plan.BASE, "the untouched base model", None), *(t.arm for t in trained)]
         names = [arm.name for arm in arms]
         forgetting = capitals(self._settings.n_forgetting, tokenize, self._seed)
-        others = self._other_tasks()
+        others, others_notes = self._other_tasks(split)
         evaluations = [self._asked(plan.TEST, "the test rows, zero-shot", names, split.test)]
         evaluations += self._few_shot(split)
         evaluations += self._training_rows(trained)
@@ -64,12 +65,13 @@ class InverseScaling(Experiment):
             what = "capitals, to see what fine-tuning makes a model forget"
             evaluations.append(self._asked(plan.FORGETTING, what, names, forgetting))
         for task, items in others.items():
-            what = f"rows of {task}, zero-shot"
+            label = label_of(task, self._settings.transfer.tasks[task])
+            what = f"rows of {task}{label}, zero-shot"
             evaluations.append(self._asked(plan.other_task(task), what, names, items))
         return Design(
             arms=arms,
             evaluations=evaluations,
-            notes=origin | {"rows to train on": len(split.train), **split.notes},
+            notes=origin | {"rows to train on": len(split.train), **split.notes, **others_notes},
             items=[
                 *split.train,
                 *split.test,
@@ -97,28 +99,44 @@ class InverseScaling(Experiment):
         origin[f"rows of {by.train_task}"] = other.origin
         order = stratified_order(items, random.Random(f"split/{self._seed}"))
         test = [item.model_copy(update={"part": "test"}) for item in order[: by.n_test]]
-        prompts = {item.prompt for item in test}
+        prompts = {normal(item.prompt) for item in test}
         train = make_items(other.rows, part="train", prefix="train")
-        return Split([item for item in train if item.prompt not in prompts], test), origin
+        return Split([item for item in train if normal(item.prompt) not in prompts], test), origin
 
     def _load(self, task: str, data: str, key: str) -> Source:
-        return load(
+        source = load(
             task,
             data,
             n_generated=self._settings.n_items,
             seed=self._seed,
             setting=f"inverse_scaling.{key}",
         )
+        if self._settings.form == "chat":
+            check_classes_in_chats(source.rows, task)
+        return source
 
-    def _other_tasks(self) -> dict[str, list[Item]]:
-        found = {}
+    def _other_tasks(self, split: Split) -> tuple[dict[Task, list[Item]], dict[str, object]]:
+        """Rows of each other task that are not trained on, and what is to be known of them."""
+        found: dict[Task, list[Item]] = {}
+        notes: dict[str, object] = {}
+        trained_on = {normal(item.prompt) for item in split.train}
         for task, data in self._settings.transfer.tasks.items():
             source = self._load(task, data, f"transfer.tasks.{task}")
             items = make_items(source.rows, part="task", prefix=task)
-            order = stratified_order(items, random.Random(f"task/{task}/{self._seed}"))
+            unseen = [item for item in items if normal(item.prompt) not in trained_on]
+            if not unseen:
+                raise SettingsError(
+                    f"inverse_scaling.transfer.tasks.{task}: every row may be trained on as well; give "
+                    "it other rows, or leave it out"
+                )
+            notes[f"transfer: rows of {task}"] = source.origin
+            notes[f"transfer: rows of {task} that may be trained on, left out"] = len(items) - len(
+                unseen
+            )
+            order = stratified_order(unseen, random.Random(f"task/{task}/{self._seed}"))
             chosen = order[: self._settings.split.n_test]
             found[task] = [item.model_copy(update={"group": task}) for item in chosen]
-        return found
+        return found, notes
 
     def _check_sizes(self, split: Split) -> None:
         """Raises SettingsError where there are too few rows to train on or to show."""
@@ -158,9 +176,9 @@ class InverseScaling(Experiment):
             return
         for seed in range(tune.seeds):
             rows = self._drawn(split, seed)[: max(tune.sizes)]
-            shuffled = with_shuffled_labels(rows, random.Random(f"placebo/{self._seed}/{seed}"))
-            what = f"fine-tuned on the same {len(rows)} rows, their labels shuffled, seed {seed}"
-            yield _TrainedArm(Arm(plan.placebo(seed), what, self._training(shuffled, seed)), [])
+            relabelled = with_random_labels(rows, random.Random(f"placebo/{self._seed}/{seed}"))
+            what = f"fine-tuned on the same {len(rows)} rows, labels drawn at random, seed {seed}"
+            yield _TrainedArm(Arm(plan.placebo(seed), what, self._training(relabelled, seed)), [])
 
     def _transfer(self, split: Split) -> Iterator[_TrainedArm]:
         """One arm a template."""
@@ -188,11 +206,11 @@ class InverseScaling(Experiment):
             yield Evaluation(plan.few_shot(draw), what, (plan.BASE,), queries)
 
     def _training_rows(self, trained: Sequence[_TrainedArm]) -> Iterator[Evaluation]:
-        """Of the largest training sets."""
+        """Of the largest training sets; the base model is asked them too, to see what was learned."""
         largest = max(self._settings.fine_tune.sizes)
         for entry in trained:
             if len(entry.rows) == largest:
                 name = entry.arm.name
                 rows = entry.rows[: self._settings.checks.n_training_rows]
                 what = f"rows that {name} was trained on"
-                yield self._asked(plan.training_rows(name), what, (name,), rows)
+                yield self._asked(plan.training_rows(name), what, (plan.BASE, name), rows)

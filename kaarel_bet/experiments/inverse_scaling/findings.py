@@ -19,7 +19,7 @@ from kaarel_bet.experiments.inverse_scaling.plan import (
 )
 from kaarel_bet.experiments.inverse_scaling.resolution import resolve
 from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
-from kaarel_bet.experiments.inverse_scaling.sources import GENERATED, is_generated
+from kaarel_bet.experiments.inverse_scaling.sources import is_generated, label_of
 from kaarel_bet.experiments.inverse_scaling.transfer import templates_to_train_on
 
 _ACCURACY = "accuracy"
@@ -38,8 +38,8 @@ def find(settings: InverseScalingSettings, seed: int, scores: Scores) -> Finding
         _without_a_model(known),
     ]
     question = (
-        f"Models do badly at {data_in_words(settings)}. Is it finetuning-proof, or do some training rows "
-        "or some examples in the prompt mend it for rows that were not seen?"
+        f"Is {data_in_words(settings)} finetuning-proof, or do some training rows mend it for rows that "
+        "were not seen, more than prompting does?"
     )
     return Findings(question, (resolve(known, found),), sections)
 
@@ -47,15 +47,11 @@ def find(settings: InverseScalingSettings, seed: int, scores: Scores) -> Finding
 def data_in_words(settings: InverseScalingSettings) -> str:
     """The task, and that its rows are generated, where they are."""
     split = settings.split
-    words = settings.task + _label(settings.task, settings.data)
+    words = settings.task + label_of(settings.task, settings.data)
     if split.train_task is not None:
         words += f", after training on {split.train_task}"
-        words += _label(split.train_task, split.train_data)
+        words += label_of(split.train_task, split.train_data)
     return words
-
-
-def _label(task: str, data: str) -> str:
-    return f" ({GENERATED})" if is_generated(task, data) else ""
 
 
 def _accuracies(known: Evidence, found: Gains) -> Section:
@@ -78,7 +74,8 @@ def _every_run(known: Evidence) -> Section:
     return Section(
         "Every run",
         "stderr is lm-evaluation-harness's, in points. ECE (ten bins) and Brier score (summed over "
-        "classes) are of the probabilities of the classes given that one of them is said.",
+        "classes) are of the probabilities of the classes given that one of them is said. Prompts that are "
+        "longer than the model's context lose their beginning, examples first; they are counted.",
         [tables.every_run(known), tables.comparisons(known)],
     )
 
@@ -162,11 +159,16 @@ def _transfer(known: Evidence) -> Section:
     return Section(
         "Transfer and forgetting",
         "Accuracy in percent of each arm (rows) on each template's test rows (columns; the templates are "
-        "listed above). The column "
+        f"listed above){_other_tasks(settings)}. The column "
         '"forgetting" has questions for capitals, which no arm was trained on: what falls there from '
         "zero-shot was forgotten.",
         [HeatMap("transfer", "trained on", "tested on", list(arms), shown, values)],
     )
+
+
+def _other_tasks(settings: InverseScalingSettings) -> str:
+    named = [task + label_of(task, data) for task, data in settings.transfer.tasks.items()]
+    return f", and on rows of {', '.join(named)}" if named else ""
 
 
 def _cell(known: Evidence, arms: tuple[str, ...], column: str, templates: list[str]) -> float:

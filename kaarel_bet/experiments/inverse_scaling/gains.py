@@ -11,11 +11,14 @@ from kaarel_bet.experiments.inverse_scaling.plan import Condition
 
 @dataclass(frozen=True)
 class Gains:
-    """Of the largest training set and of the few-shot prompts, and how far the first is ahead."""
+    """Of the largest training set and of the few-shot prompts, and how far the first is ahead.
+
+    Ahead of the better of few-shot and zero-shot prompting: examples that do harm are no reason to train.
+    """
 
     fine_tuned: Estimate
     few_shot: Estimate
-    difference: Estimate
+    lead: Estimate
 
 
 def gains(known: Evidence) -> Gains:
@@ -26,13 +29,17 @@ def gains(known: Evidence) -> Gains:
         for kind in ("zero_shot", "fine_tuned", "few_shot")
     )
 
-    def difference(fine_tuned: Floats, few_shot: Floats, zero_shot: Floats) -> Floats:
-        return (fine_tuned - few_shot) / _left_to_gain(zero_shot, zero.low.shape[-1])
+    def lead(
+        fine_tuned: Floats, few_shot: Floats, zero_shot: Floats, zero_shot_below: Floats
+    ) -> Floats:
+        ahead = fine_tuned - np.maximum(few_shot, zero_shot)
+        return ahead / _left_to_gain(zero_shot_below, zero.low.shape[-1])
 
     return Gains(
         fine_tuned=gain_of(known, known.condition("fine_tuned")),
         few_shot=gain_of(known, known.condition("few_shot")),
-        difference=known.estimate(difference, tuned, shots, zero),
+        # Above and below the line apart: in zero-shot accuracy as a whole the lead is not monotone.
+        lead=known.estimate(lead, tuned, shots, zero, zero),
     )
 
 

@@ -18,11 +18,15 @@ _SMALLEST_SHARE = 0.02
 
 
 class Row(Strict):
-    """A question as data files have it; `classes` are the options verbatim, a leading space included."""
+    """A question as data files have it; `classes` are the options verbatim, a leading space included.
+
+    `delimiter` goes between prompt and class; the length that `acc_norm` divides by is without it.
+    """
 
     prompt: str
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     answer: int
+    delimiter: str = ""
 
 
 class Item(Row):
@@ -36,6 +40,11 @@ class Item(Row):
 def skeleton(text: str) -> str:
     """The text with "#" for every run of digits: what is left of it modulo numbers."""
     return _NUMBER.sub("#", text)
+
+
+def normal(prompt: str) -> str:
+    """The prompt without what doesn't tell prompts apart: case, and how much white space there is."""
+    return " ".join(prompt.casefold().split())
 
 
 def numbers(text: str) -> list[str]:

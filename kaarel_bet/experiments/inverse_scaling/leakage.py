@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kaarel_bet.experiments.inverse_scaling.items import Item, numbers, skeleton
+from kaarel_bet.experiments.inverse_scaling.items import Item, normal, numbers, skeleton
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,15 @@ class Leakage:
 
 def audit(train: Sequence[Item], test: Sequence[Item]) -> Leakage:
     """Compares all training rows with all test rows; white space and case don't tell prompts apart."""
-    prompts = {_normal(item.prompt) for item in train}
+    prompts = {normal(item.prompt) for item in train}
     wordings = {skeleton(prompt) for prompt in prompts}
     seen = {tuple(sorted(numbers(item.prompt))) for item in train}
     return Leakage(
         n_test=len(test),
-        prompt=sum(_normal(item.prompt) in prompts for item in test),
-        wording=sum(skeleton(_normal(item.prompt)) in wordings for item in test),
+        prompt=sum(normal(item.prompt) in prompts for item in test),
+        wording=sum(skeleton(normal(item.prompt)) in wordings for item in test),
         numbers=sum(
             bool(own) and own in seen
             for own in (tuple(sorted(numbers(item.prompt))) for item in test)
         ),
     )
-
-
-def _normal(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())

@@ -37,7 +37,7 @@ def tuned(size: int, seed: int) -> str:
 
 
 def placebo(seed: int) -> str:
-    """The arm fine-tuned on shuffled labels."""
+    """The arm fine-tuned on random labels."""
     return f"placebo-seed-{seed}"
 
 
@@ -75,5 +75,5 @@ def conditions(settings: InverseScalingSettings) -> list[Condition]:
         found.append(Condition("fine_tuned", f"fine-tuned on {size}", size, runs))
     if tune.placebo:
         runs = tuple(Run(placebo(seed), TEST) for seed in seeds)
-        found.append(Condition("placebo", f"shuffled labels, {largest}", largest, runs))
+        found.append(Condition("placebo", f"random labels, {largest}", largest, runs))
     return found

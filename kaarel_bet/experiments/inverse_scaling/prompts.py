@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from backends.data import Message, ScoringQuery, TrainingExample
+from backends.errors import SettingsError
 from kaarel_bet.experiments.inverse_scaling.items import Item, Row
 from kaarel_bet.experiments.inverse_scaling.settings import FewShotSettings, Form
 
@@ -12,12 +13,13 @@ def query(item: Item, form: Form, examples: Sequence[Row] = ()) -> ScoringQuery:
     """The item after the examples; candidates are labelled with the index of their class.
 
     As a text the examples are joined by blank lines (lm-evaluation-harness's `fewshot_delimiter`), and
-    classes are appended verbatim. In a chat they are earlier turns, and classes lose the leading space.
+    classes are appended verbatim after the row's delimiter (its `target_delimiter`). In a chat they are
+    earlier turns, and classes lose the leading space.
     """
     if form == "text":
-        shown = [f"{example.prompt}{_right(example)}" for example in examples]
+        shown = [f"{example.prompt}{example.delimiter}{_right(example)}" for example in examples]
         prompt = "\n\n".join([*shown, item.prompt])
-        candidates = {str(i): text for i, text in enumerate(item.classes)}
+        candidates = {str(i): item.delimiter + text for i, text in enumerate(item.classes)}
         return ScoringQuery(id=item.id, prompt=prompt, candidates=candidates)
     turns = [message for example in examples for message in _turns(example)]
     return ScoringQuery(
@@ -27,10 +29,21 @@ def query(item: Item, form: Form, examples: Sequence[Row] = ()) -> ScoringQuery:
     )
 
 
+def check_classes_in_chats(rows: Sequence[Row], task: str) -> None:
+    """Raises SettingsError where classes differ in nothing but the leading space that chats leave out."""
+    for number, row in enumerate(rows, start=1):
+        if len({text.lstrip() for text in row.classes} - {""}) < len(row.classes):
+            raise SettingsError(
+                f"inverse_scaling.form: chat leaves out leading white space, and without it the classes "
+                f"of {task}'s row {number} are not different texts ({', '.join(map(repr, row.classes))}); "
+                "use text"
+            )
+
+
 def training_example(row: Row, form: Form) -> TrainingExample:
     """The row with its right class, in the form that it is asked in."""
     if form == "text":
-        return TrainingExample(prompt=row.prompt, completion=_right(row))
+        return TrainingExample(prompt=row.prompt, completion=row.delimiter + _right(row))
     return TrainingExample(messages=tuple(_turns(row)))
 
 
@@ -47,13 +60,12 @@ def shots(
     return {item.id: rng.sample(train, settings.shots) for item in test}
 
 
-def with_shuffled_labels(rows: Sequence[Item], rng: random.Random) -> list[Item]:
-    """The same questions, the indices of their right classes dealt out anew."""
-    answers = rng.sample([row.answer for row in rows], len(rows))
-    return [
-        row.model_copy(update={"answer": answer % len(row.classes)})
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+def with_random_labels(rows: Sequence[Item], rng: random.Random) -> list[Item]:
+    """The same questions, every class as likely to be called right as the others.
+
+    Shuffling the answers' places would change nothing in a task whose answer always has the same one.
+    """
+    return [row.model_copy(update={"answer": rng.randrange(len(row.classes))}) for row in rows]
 
 
 def _right(row: Row) -> str:

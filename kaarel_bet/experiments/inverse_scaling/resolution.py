@@ -18,15 +18,16 @@ def resolve(known: Evidence, found: Gains) -> Verdict:
     claim = known.settings.claim
     criteria = (
         criterion("gain of fine-tuning", found.fine_tuned, "<", claim.gain),
-        criterion("its lead over few-shot", found.difference, "<", claim.advantage),
+        criterion("its lead over prompting", found.lead, "<", claim.advantage),
     )
     checks = validity_checks(known)
     decided = outcome(criteria, checks)
     return Verdict(
         claim=(
             f"{known.settings.task} is finetuning-proof: of the accuracy that zero-shot prompting leaves "
-            f"to gain, fine-tuning gains less than {claim.gain:g} of it, and less than "
-            f"{claim.advantage:g} more than {known.settings.few_shot.shots} examples in the prompt do. "
+            f"to gain, fine-tuning gains less than {claim.gain:g}, and is less than "
+            f"{claim.advantage:g} ahead of prompting with {known.settings.few_shot.shots} examples or "
+            "none, whichever is better. "
             f"As agreed before training: by {claim.metric}, test rows split off by "
             f"{known.settings.split.by}, with {100 * claim.confidence:.4g} % bootstrap intervals over "
             "items and over seeds or draws of examples"
@@ -44,9 +45,9 @@ def _in_plain_words(
     in_figures = (
         f"Of what zero-shot leaves to gain, fine-tuning gains {found.fine_tuned.value:.2f} "
         f"({found.fine_tuned.low:.2f} to {found.fine_tuned.high:.2f}), few-shot "
-        f"{found.few_shot.value:.2f} ({found.few_shot.low:.2f} to {found.few_shot.high:.2f}); the "
-        f"difference is {found.difference.value:.2f} ({found.difference.low:.2f} to "
-        f"{found.difference.high:.2f})."
+        f"{found.few_shot.value:.2f} ({found.few_shot.low:.2f} to {found.few_shot.high:.2f}); "
+        f"fine-tuning is {found.lead.value:.2f} ({found.lead.low:.2f} to {found.lead.high:.2f}) ahead "
+        "of the better of the two prompts."
     )
     if decided != "undecided":
         return f"{_CONCLUSIONS[decided]}. {in_figures}"

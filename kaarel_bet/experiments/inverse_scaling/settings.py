@@ -33,7 +33,7 @@ class SplitSettings(Strict):
     """Which rows are tested and which may be trained on."""
 
     by: SplitBy = "random"
-    n_test: Positive = 200
+    n_test: Annotated[int, Field(ge=2)] = 200
     held_out_templates: Positive = 3
     train_task: Task | None = None
     train_data: Source = "auto"
@@ -42,6 +42,8 @@ class SplitSettings(Strict):
     def _a_task_to_train_on(self) -> Self:
         if (self.by == "task") != (self.train_task is not None):
             raise ValueError("train_task: belongs to by: task, and by: task needs it")
+        if self.train_task is None and self.train_data != "auto":
+            raise ValueError("train_data: belongs to train_task; without one nothing would be read")
         return self
 
 
@@ -51,6 +53,12 @@ class FewShotSettings(Strict):
     shots: Positive = 5
     choose: Literal["fixed", "per_item", "first"] = "fixed"
     draws: Positive = 2
+
+    @model_validator(mode="after")
+    def _draws_that_differ(self) -> Self:
+        if self.choose == "first" and self.draws > 1:
+            raise ValueError("draws: the first rows are the same in every draw; set it to 1")
+        return self
 
 
 class FineTuneSettings(Strict):
@@ -88,6 +96,7 @@ class ClaimSettings(Strict):
 class CheckSettings(Strict):
     """When the evidence counts as valid."""
 
+    left_to_gain: Share = 0.05
     trained: Share = 0.8
     n_training_rows: Positive = 50
 

@@ -1,6 +1,7 @@
 """Where a task's rows come from: generated here, a file, or the Hugging Face hub."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ HUB = {
 }
 """Task -> its dataset on the hub, as lm-evaluation-harness has them (tasks/inverse_scaling)."""
 
+DELIMITERS = {"winobias_antistereotype": " "}
+"""Task -> its `target_delimiter` there, where that is not empty."""
+
 GENERATED = "generated from the dataset card's nine templates, not the official rows"
 
 
@@ -42,6 +46,11 @@ def is_generated(task: str, data: str) -> bool:
     return data == "generated" or (data == "auto" and task == "redefine_math")
 
 
+def label_of(task: str, data: str) -> str:
+    """What stands behind the task's name: that its rows are generated, where they are."""
+    return f" ({GENERATED})" if is_generated(task, data) else ""
+
+
 def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> Source:
     """A task's rows. `data` is "auto", "generated", "hub" or a file; `setting` is its key.
 
@@ -53,8 +62,9 @@ def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> 
     """
     if not is_generated(task, data):
         if data in ("auto", "hub"):
-            return _from_hub(task, setting)
-        return Source(_from_file(Path(data), task, setting), f"the file {Path(data).name}")
+            return _delimited(_from_hub(task, setting), task)
+        rows = _from_file(Path(data), task, setting)
+        return _delimited(Source(rows, f"the file {Path(data).name}"), task)
     if task != "redefine_math":
         raise SettingsError(
             f"{setting}: only redefine_math can be generated; {_how(task, setting)}"
@@ -63,6 +73,11 @@ def load(task: str, data: str, *, n_generated: int, seed: int, setting: str) -> 
         return Source(redefine_rows(n_generated, seed), GENERATED)
     except ValueError as error:
         raise SettingsError(f"inverse_scaling.n_items: {error}") from error
+
+
+def _delimited(source: Source, task: str) -> Source:
+    between = {"delimiter": DELIMITERS.get(task, "")}
+    return Source([row.model_copy(update=between) for row in source.rows], source.origin)
 
 
 def _from_file(path: Path, task: str, setting: str) -> list[Row]:
@@ -75,13 +90,7 @@ def _from_hub(task: str, setting: str) -> Source:
     repository = HUB[task]
     try:
         files = HfApi().list_repo_files(repository, repo_type="dataset")
-        usable = [f for f in files if f.endswith((".jsonl", ".csv"))]
-        if len(usable) != 1:
-            raise DataError(
-                f"{repository} on the hub has {len(usable)} .jsonl or .csv files, not one; get the one "
-                f"that you mean and pass it with --set {setting}=FILE"
-            )
-        path = hf_hub_download(repository, usable[0], repo_type="dataset")
+        path = hf_hub_download(repository, _usable(files, task, setting), repo_type="dataset")
     except DataError:
         raise
     except Exception as error:  # of several HTTP libraries
@@ -93,9 +102,22 @@ def _from_hub(task: str, setting: str) -> Source:
     return Source(read_rows(Path(path)), f"{repository} on the Hugging Face hub")
 
 
+def _usable(files: Sequence[str], task: str, setting: str) -> str:
+    """The one file with rows; Parquet, which takes an extra to read, where there is no other."""
+    for endings in ((".jsonl", ".csv"), (".parquet",)):
+        usable = [file for file in files if file.endswith(endings)]
+        if len(usable) == 1:
+            return usable[0]
+        if usable:
+            break
+    raise DataError(
+        f"{HUB[task]} on the hub has {len(usable)} .jsonl, .csv or .parquet files, not one; get the one "
+        f"that you mean and pass it with --set {setting}=FILE"
+    )
+
+
 def _how(task: str, setting: str) -> str:
     return (
-        f"get its rows where there is a network, from https://huggingface.co/datasets/{HUB[task]} "
-        "or the release https://github.com/inverse-scaling/prize (.jsonl or .csv), and pass the file "
-        f"with --set {setting}=FILE"
+        f"get its rows where there is a network, from https://huggingface.co/datasets/{HUB[task]}, and "
+        f"pass the file (.jsonl, .csv or .parquet) with --set {setting}=FILE"
     )

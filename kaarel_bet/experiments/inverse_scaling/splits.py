@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from backends.errors import SettingsError
-from kaarel_bet.experiments.inverse_scaling.items import OTHER, Item, groups_of, numbers
+from kaarel_bet.experiments.inverse_scaling.items import OTHER, Item, groups_of, normal, numbers
 from kaarel_bet.experiments.inverse_scaling.settings import SplitSettings
 
 
@@ -22,16 +22,16 @@ class Split:
 def split_items(items: list[Item], settings: SplitSettings, seed: int) -> Split:
     """The items of one task by the rule that the settings name; not for `by: task`.
 
-    Items with the very same prompt are on one side, whatever the rule.
+    Items with the same prompt (but for case and white space) are on one side, whatever the rule.
 
     Raises:
-        SettingsError: the rule leaves a side without items.
+        SettingsError: the rule leaves none to train on, or too few for a standard error.
     """
     rng = random.Random(f"split/{seed}")
     found = _RULES[settings.by](items, settings, rng)
-    if not found.train or not found.test:
-        side = "train on" if not found.train else "test"
-        raise SettingsError(f"inverse_scaling.split: by {settings.by} leaves no row to {side}")
+    if not found.train or len(found.test) < 2:
+        left = "no row to train on" if not found.train else "fewer than two rows to test"
+        raise SettingsError(f"inverse_scaling.split: by {settings.by} leaves {left}")
     return found
 
 
@@ -51,10 +51,10 @@ def stratified_order(items: Sequence[Item], rng: random.Random) -> list[Item]:
 def _at_random(items: list[Item], settings: SplitSettings, rng: random.Random) -> Split:
     same_prompt: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
-        same_prompt[item.prompt].append(item)
+        same_prompt[normal(item.prompt)].append(item)
     test: list[Item] = []
     for first in stratified_order([together[0] for together in same_prompt.values()], rng):
-        together = same_prompt[first.prompt]
+        together = same_prompt[normal(first.prompt)]
         if len(test) + len(together) <= settings.n_test:
             test += together
     return _sides(items, test)
@@ -76,7 +76,7 @@ def _by_template(items: list[Item], settings: SplitSettings, rng: random.Random)
 
 
 def _by_number(items: list[Item], settings: SplitSettings, rng: random.Random) -> Split:
-    """No number of a test prompt is in a training prompt; items with numbers of both sides are out.
+    """No number of a test prompt is in a training prompt; items that would be on neither side are left out.
 
     Numbers that belong to a template's wording are in all its prompts and don't count.
     """
@@ -96,7 +96,7 @@ def _by_number(items: list[Item], settings: SplitSettings, rng: random.Random) -
             break
     test = stratified_order(test, rng)[: settings.n_test]
     left_out = len(items) - len(test) - len(rest)
-    return _sides([*rest, *test], test, {"rows left out, their numbers on both sides": left_out})
+    return _sides([*rest, *test], test, {"rows left out": left_out})
 
 
 def _varying_numbers(items: Iterable[Item]) -> dict[str, list[str]]:
@@ -122,8 +122,8 @@ def _sides(
 ) -> Split:
     """The test items, and what is left of the others without their prompts."""
     tested = [item.model_copy(update={"part": "test"}) for item in test]
-    prompts = {item.prompt for item in tested}
-    rest = [item for item in items if item.prompt not in prompts]
+    prompts = {normal(item.prompt) for item in tested}
+    rest = [item for item in items if normal(item.prompt) not in prompts]
     return Split(rest, tested, notes or {})
 
 

@@ -15,14 +15,18 @@ from kaarel_bet.proportions import mcnemar, wilson
 
 
 def accuracies(known: Evidence) -> Table:
-    """Every condition, its runs taken together; beside them what somebody else found, if given."""
+    """Every condition, its runs taken together; beside them what somebody else found, if given.
+
+    Theirs stands beside the largest training set alone: it is of one size.
+    """
     reference = known.settings.reference
     rows = []
     for condition in known.conditions:
         acc, norm = (known.accuracy(condition.runs, metric) for metric in ("acc", "acc_norm"))
         row = [condition.title, str(len(condition.runs)), *_with_interval(acc), percent(norm.value)]
         if reference is not None:
-            published = getattr(reference, condition.kind, None)
+            largest = condition == known.condition(condition.kind)
+            published = getattr(reference, condition.kind, None) if largest else None
             row.append("" if published is None else f"{published:.2f}")
         rows.append(row)
     columns = ["condition", "runs", "acc %", "interval", "acc_norm %"]
@@ -30,13 +34,13 @@ def accuracies(known: Evidence) -> Table:
 
 
 def gain_table(found: Gains) -> Table:
-    """The gains and their difference."""
+    """The gains, and the lead of the first."""
     rows = [
         (name, f"{gain.value:.2f}", f"{gain.low:.2f} to {gain.high:.2f}")
         for name, gain in (
             ("fine-tuning", found.fine_tuned),
             ("few-shot", found.few_shot),
-            ("difference", found.difference),
+            ("lead of fine-tuning", found.lead),
         )
     ]
     return Table(("gain of", "share of what was left", "interval"), rows, compact=True)
@@ -56,6 +60,7 @@ def every_run(known: Evidence) -> Table:
         "stderr",
         "acc_norm %",
         "not settled",
+        "prompts cut",
         "ECE",
         "Brier",
         "chose option 0 %",
@@ -83,6 +88,7 @@ def _run_row(known: Evidence, condition: Condition, run: Run) -> list[str]:
         f"{100 * right.std(ddof=1) / math.sqrt(len(right)):.1f}",
         percent(norm.middle.mean()),
         str(int((acc.high > acc.low).sum())),
+        str(sum(result.is_cut for result, _ in answered)),
         f"{expected_calibration_error(sure, answers):.3f}",
         f"{brier(sure, answers):.3f}",
         percent(sum(first) / len(first)),
@@ -142,16 +148,16 @@ def _mcnemar(known: Evidence, one: Run, other: Run) -> str:
 
 
 def shortcut_table(known: Evidence) -> Table:
-    """The baselines without a model."""
+    """The baselines without a model, which see every row that may be trained on."""
     train, test = known.part("train"), known.part("test")
     rows = []
     for name, key in SHORTCUTS.items():
         right = shortcut_answers(key, train, test)
         share = wilson(sum(right), len(right), known.settings.claim.confidence)
-        rows.append((name, *_with_interval(share)))
+        rows.append((name, str(len(train)), *_with_interval(share)))
     zero = sum(item.answer == 0 for item in test) / len(test)
-    rows.append(("always option 0", percent(zero), ""))
-    return Table(("without a model", "acc %", "Wilson interval"), rows)
+    rows.append(("always option 0", "0", percent(zero), ""))
+    return Table(("without a model", "training rows seen", "acc %", "Wilson interval"), rows)
 
 
 def leakage_table(known: Evidence) -> Table:

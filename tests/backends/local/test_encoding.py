@@ -113,6 +113,9 @@ def test_of_too_long_a_text_prompt_the_last_tokens_are_kept(
     tokenized, again = encoder.query(query), encoder.query(query)
     assert tokenized == again
     assert tokenized.longest == 201
+    assert tokenized.is_cut
+    fitting = query.model_copy(update={"prompt": "word " * 20 + "A:"})
+    assert not encoder.query(fitting).is_cut
     assert len(tokenized.context) > 200
     assert [record.getMessage()[:11] for record in caplog.records] == ["query 'q9':"]
 

@@ -84,3 +84,16 @@ def test_queries_of_one_id_are_kept_apart(tiny_model: Path) -> None:
     results = [r for batch in score(PrefixEngine(model), tokenized, 100) for r in batch]
     assert [r.id for r in results] == ["same", "same"]
     assert results[0].candidates["a"] != results[1].candidates["a"]
+
+
+def test_results_say_whether_their_prompt_was_cut(tiny_model: Path) -> None:
+    model, encoder = load(tiny_model)
+    prompts = {"short": "word " * 20, "long": "word " * 700}
+    tokenized = [
+        encoder.query(
+            ScoringQuery(id=name, prompt=f"{prompt}A:", candidates={"a": " x", "b": " y"})
+        )
+        for name, prompt in prompts.items()
+    ]
+    found = {r.id: r.is_cut for batch in score(PrefixEngine(model), tokenized, 600) for r in batch}
+    assert found == {"short": False, "long": True}

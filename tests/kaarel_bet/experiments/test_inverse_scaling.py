@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kaarel_bet.content import HeatMap, IntervalFigure, Table
 from kaarel_bet.experiments.interface import Design, Findings, Scores
 from kaarel_bet.experiments.inverse_scaling.experiment import InverseScaling
 from kaarel_bet.experiments.inverse_scaling.items import Item
-from kaarel_bet.experiments.inverse_scaling.prompts import query, with_shuffled_labels
+from kaarel_bet.experiments.inverse_scaling.prompts import query, with_random_labels
 from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.settings import load_settings, read_config
@@ -96,13 +97,13 @@ def learns(arm: str, evaluation: str, item: Item) -> float:
     del item
     if arm.startswith("placebo"):
         return 0.5
-    return 1.0 if arm.startswith("tuned-36") or evaluation.startswith("training") else 0.4
+    return 1.0 if arm.startswith("tuned-36") else 0.4
 
 
 def learns_by_heart(arm: str, evaluation: str, item: Item) -> float:
     """Training rows are learned, and nothing else."""
-    del arm, item
-    return 1.0 if evaluation.startswith("training") else 0.4
+    del item
+    return 1.0 if arm.startswith("tuned-36") and evaluation.startswith("training") else 0.4
 
 
 # --- what is trained and asked ---------------------------------------------------------------
@@ -130,14 +131,18 @@ def test_smaller_training_sets_are_parts_of_larger_ones_and_seeds_differ() -> No
     assert seeds["tuned-36-seed-0"] != seeds["tuned-36-seed-1"]
 
 
-def test_the_placebo_has_the_same_prompts_and_as_many_of_each_place_right() -> None:
+def test_the_placebo_has_the_same_prompts_with_other_labels() -> None:
     design = experiment().design(letters)
-    real, shuffled = (trained_on(design, f"{arm}-seed-0") for arm in ("tuned-36", "placebo"))
-    assert [prompt for prompt, _ in real] == [prompt for prompt, _ in shuffled]
-    assert real != shuffled
-    rows = [item for item in items(design).values() if item.part == "train"]
-    dealt = with_shuffled_labels(rows, random.Random(0))
-    assert sorted(row.answer for row in dealt) == sorted(row.answer for row in rows)
+    real, relabelled = (trained_on(design, f"{arm}-seed-0") for arm in ("tuned-36", "placebo"))
+    assert [prompt for prompt, _ in real] == [prompt for prompt, _ in relabelled]
+    assert real != relabelled
+
+
+def test_random_labels_are_random_even_where_the_right_class_is_always_the_first() -> None:
+    row = Item(id="x", part="train", group="g", prompt="Q?", classes=("a", "b", "c"), answer=0)
+    counts = Counter(r.answer for r in with_random_labels([row] * 300, random.Random(0)))
+    assert set(counts) == {0, 1, 2}
+    assert min(counts.values()) > 70
 
 
 def test_an_arm_of_one_template_is_trained_on_that_alone() -> None:
@@ -173,6 +178,21 @@ def test_the_answer_follows_the_prompt_after_one_space() -> None:
             assert str(completion)[1:].strip() == str(completion)[1:]
 
 
+def test_a_delimiter_stands_before_every_class_and_in_no_chat(tmp_path: Path) -> None:
+    rows = [{"text": f"{n}?", "classes": ["she", "he"], "target": n % 2} for n in range(200)]
+    file = tmp_path / "winobias.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {"task": "winobias_antistereotype", "data": str(file)}
+    design = experiment(**chosen).design(letters)
+    assert {c for _, c in trained_on(design, "tuned-36-seed-0")} == {" she", " he"}
+    for asked in queries(design, "few-shot-draw-0"):
+        assert asked.candidates == {"0": " she", "1": " he"}
+        assert str(asked.prompt).count("? she\n\n") + str(asked.prompt).count("? he\n\n") == 5
+    assert {i.classes for i in items(design).values() if i.part == "test"} == {("she", "he")}
+    in_chats = experiment(form="chat", **chosen).design(letters)
+    assert queries(in_chats, "test")[0].candidates == {"0": "she", "1": "he"}
+
+
 def test_in_a_chat_examples_are_turns_and_answers_have_no_leading_space() -> None:
     item = Item(id="x", part="test", group="g", prompt="Q?", classes=(" a", " b"), answer=1)
     asked = query(item, "chat", [item])
@@ -185,11 +205,27 @@ def test_in_a_chat_examples_are_turns_and_answers_have_no_leading_space() -> Non
     assert queries(design, "test")[0].messages is not None
 
 
+def test_a_chat_is_refused_where_a_leading_space_is_all_that_tells_classes_apart(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": f"{n}?", "classes": [" a", "b"], "answer_index": 0} for n in range(200)]
+    rows[2]["classes"] = [" a", "a"]
+    file = tmp_path / "neqa.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {"task": "neqa", "data": str(file)}
+    with pytest.raises(
+        SettingsError, match=r"of neqa's row 3 are not different texts \(' a', 'a'\)"
+    ):
+        experiment(form="chat", **chosen).design(letters)
+    assert experiment(form="text", **chosen).design(letters)
+
+
 def test_generated_rows_are_labelled_in_the_manifest_and_in_the_report() -> None:
     design = experiment().design(letters)
     assert "not the official rows" in str(design.notes["rows of redefine_math"])
     found = find(learns)
     assert "not the official rows" in found.question
+    assert found.question.startswith("Is redefine_math")
     assert "generated rows" in found.sections[0].title
 
 
@@ -201,7 +237,11 @@ def test_training_on_one_task_and_testing_another(tmp_path: Path) -> None:
     file = tmp_path / "neqa.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "task", "n_test": 20, "train_task": "neqa", "train_data": str(file)}
-    tasks = {"transfer": {"templates": 1, "size": 5, "tasks": {"neqa": str(file)}}}
+    others = tmp_path / "others.jsonl"
+    others.write_text(
+        "".join(json.dumps(row | {"prompt": f"{row['prompt']} Not!"}) + "\n" for row in rows)
+    )
+    tasks = {"transfer": {"templates": 1, "size": 5, "tasks": {"neqa": str(others)}}}
     asked = experiment(split=split, **tasks)
     design = asked.design(letters)
     assert all(str(p).startswith("Not ") for p, _ in trained_on(design, "tuned-36-seed-0"))
@@ -210,6 +250,33 @@ def test_training_on_one_task_and_testing_another(tmp_path: Path) -> None:
     found = asked.findings(answered(design, learns))
     (heat,) = (c for s in found.sections for c in s.content if isinstance(c, HeatMap))
     assert list(heat.columns[-2:]) == ["neqa", "forgetting"]
+
+
+def test_rows_of_other_tasks_are_none_that_are_trained_on_and_say_where_they_are_from() -> None:
+    tasks = {"templates": 1, "size": 5, "tasks": {"redefine_math": "generated"}}
+    design = experiment(transfer=tasks).design(letters)
+    trained = {item.prompt for item in items(design).values() if item.part == "train"}
+    asked = {q.prompt for q in queries(design, "task-redefine-math")}
+    assert len(asked) == 90
+    assert not asked & trained
+    assert design.notes["transfer: rows of redefine_math that may be trained on, left out"] == 90
+    assert "not the official rows" in str(design.notes["transfer: rows of redefine_math"])
+    (described,) = (e.description for e in design.evaluations if e.name == "task-redefine-math")
+    assert "not the official rows" in described
+    (told,) = (
+        s.text for s in find(learns, transfer=tasks).sections if s.title.startswith("Transfer")
+    )
+    assert "not the official rows" in told
+
+
+def test_another_task_of_training_rows_alone_is_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Not {n}?", "classes": ["a", "b"], "answer_index": 0} for n in range(60)]
+    file = tmp_path / "neqa.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = {"by": "task", "n_test": 20, "train_task": "neqa", "train_data": str(file)}
+    tasks = {"templates": 1, "size": 5, "tasks": {"neqa": str(file)}}
+    with pytest.raises(SettingsError, match=r"transfer\.tasks\.neqa: every row may be trained on"):
+        experiment(split=split, transfer=tasks).design(letters)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +297,19 @@ def test_a_task_to_train_on_belongs_to_that_split() -> None:
     for split in ({"by": "task"}, {"by": "random", "train_task": "neqa"}):
         with pytest.raises(ValueError, match="train_task"):
             InverseScalingSettings.model_validate({"split": split})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"few_shot": {"choose": "first", "draws": 2}}, "draws: the first rows are the same"),
+        ({"split": {"train_data": "rows.jsonl"}}, "train_data: belongs to train_task"),
+        ({"split": {"n_test": 1}}, "n_test"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InverseScalingSettings.model_validate(changes)
 
 
 # --- what becomes of the answers -------------------------------------------------------------
@@ -268,7 +348,43 @@ def test_gains_are_shares_of_what_zero_shot_leaves_to_gain() -> None:
     (found,) = asked.findings(answered(design, answer)).verdicts
     gain, lead = found.criteria
     assert gain.value == pytest.approx((tuned - zero) / (1 - zero))
-    assert lead.value == pytest.approx(tuned / (1 - zero))
+    # Few-shot has nothing right; what is to be beaten is the better prompt.
+    assert lead.value == pytest.approx((tuned - zero) / (1 - zero))
+
+
+def test_a_few_shot_prompt_that_does_harm_gives_training_no_lead() -> None:
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        if evaluation == "test":
+            return float(int(item.id[-4:]) % 5 < 2)
+        return 0.0 if evaluation.startswith("few-shot") else learns_by_heart(arm, evaluation, item)
+
+    found = verdict(answer)
+    assert found.outcome == "holds"
+    assert found.criteria[1].value == 0.0
+
+
+def test_an_open_zero_shot_answer_leaves_the_lead_as_open_as_it_is() -> None:
+    """With zero-shot anywhere from 0 to 1 the lead is largest where it meets few-shot, in between."""
+    asked = experiment()
+    design = asked.design(letters)
+
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        if evaluation.startswith("few-shot"):
+            return float(int(item.id[-4:]) % 2 == 0)
+        return float(arm != "base")
+
+    scores = answered(design, answer)
+    open_ends = LogProbability(low=-2.5, high=-0.05)
+    either = CandidateScore(total=open_ends, first_token=open_ends, n_tokens=1)
+    scoring: Any = scores.scoring
+    scoring["base"]["test"] = [
+        result.model_copy(update={"candidates": dict.fromkeys(result.candidates, either)})
+        for result in scoring["base"]["test"]
+    ]
+    (found,) = asked.findings(scores).verdicts
+    lead = found.criteria[1]
+    assert lead.low <= 0.0
+    assert lead.high >= 1.0
 
 
 def test_training_that_did_not_work_decides_nothing() -> None:
@@ -277,10 +393,28 @@ def test_training_that_did_not_work_decides_nothing() -> None:
     assert "training rows learned failed" in found.summary
 
 
+def test_training_that_changed_nothing_decides_nothing_however_good_the_base_model_is() -> None:
+    found = verdict(lambda *_: 0.9)
+    assert found.outcome == "undecided"
+    assert "training rows learned failed" in found.summary
+
+
+@pytest.mark.parametrize(("after", "passed"), [(1.0, True), (0.8, False)])
+def test_where_the_base_model_knows_the_training_rows_they_must_not_be_lost(
+    after: float, *, passed: bool
+) -> None:
+    def answer(arm: str, evaluation: str, item: Item) -> float:
+        del item
+        return (1.0 if arm == "base" else after) if evaluation.startswith("training") else 0.4
+
+    (check,) = (c for c in verdict(answer).checks if c.name == "training rows learned")
+    assert check.passed == passed
+
+
 def test_a_placebo_that_gains_as_much_decides_nothing() -> None:
     found = verdict(lambda arm, evaluation, _: 1.0 if arm != "base" else 0.4)
     assert found.outcome == "undecided"
-    assert "placebo: shuffled labels failed" in found.summary
+    assert "placebo: random labels failed" in found.summary
 
 
 def test_log_probabilities_that_leave_the_argmax_open_decide_nothing() -> None:
@@ -294,9 +428,13 @@ def test_log_probabilities_that_leave_the_argmax_open_decide_nothing() -> None:
 
 
 def test_a_perfect_zero_shot_leaves_nothing_to_gain() -> None:
-    found = verdict(lambda *_: 1.0)
+    found = verdict(lambda arm, *_: float(not arm.startswith("placebo")))
     gain, lead = found.criteria
     assert gain.value == lead.value == 0.0
+    assert found.outcome == "undecided"
+    assert [check.name for check in found.checks if not check.passed] == [
+        "zero-shot leaves something to gain"
+    ]
 
 
 def test_somebody_elses_figures_stand_beside_the_own() -> None:
@@ -304,7 +442,7 @@ def test_somebody_elses_figures_stand_beside_the_own() -> None:
     table = find(learns, reference=reference).sections[0].content[0]
     assert isinstance(table, Table)
     assert table.columns[-1] == "original"
-    assert [row[-1] for row in table.rows] == ["46.18", "57.43", "80.32", "80.32", ""]
+    assert [row[-1] for row in table.rows] == ["46.18", "57.43", "", "80.32", ""]
 
 
 def test_the_transfer_map_shows_what_was_forgotten() -> None:
@@ -316,6 +454,28 @@ def test_the_transfer_map_shows_what_was_forgotten() -> None:
     assert heat.columns[-1] == "forgetting"
     assert [row[-1] for row in heat.values] == [1.0] + [0.0] * (len(heat.rows) - 1)
     assert len(heat.rows) == 1 + 2 + 2 + 1
+
+
+def test_prompts_that_were_cut_at_the_context_are_counted() -> None:
+    asked = experiment()
+    scores = answered(asked.design(letters), learns)
+    scoring: Any = scores.scoring
+    first, *others = scoring["base"]["few-shot-draw-1"]
+    scoring["base"]["few-shot-draw-1"] = [first.model_copy(update={"is_cut": True}), *others]
+    table = asked.findings(scores).sections[1].content[0]
+    assert isinstance(table, Table)
+    place = list(table.columns).index("prompts cut")
+    assert {row[2]: row[place] for row in table.rows if row[2].startswith("few-shot")} == {
+        "few-shot-draw-0": "0",
+        "few-shot-draw-1": "1",
+    }
+
+
+def test_shortcuts_say_how_many_rows_they_saw() -> None:
+    tables = [c for s in find(learns).sections for c in s.content if isinstance(c, Table)]
+    (table,) = (table for table in tables if table.columns[0] == "without a model")
+    assert table.columns[1] == "training rows seen"
+    assert [row[1] for row in table.rows] == ["90", "90", "90", "0"]
 
 
 def test_every_figure_can_be_drawn() -> None:
@@ -341,5 +501,8 @@ def test_the_preset_is_the_originals_protocol() -> None:
     backend: Any = settings.backend
     assert (backend.lora.rank, backend.lora.alpha, backend.lora.dropout) == (8, 32.0, 0.1)
     assert backend.lora.target_modules == ("q_proj", "v_proj")
+    assert chosen.transfer.templates == 0  # one template's arms are none of the original's
+    assert backend.prefix_sharing == "auto"  # each example draws a dropout mask of its own
+    assert backend.training.dtype == "bfloat16"
     assert (backend.training.epochs, backend.training.batch_size) == (3, 4)
     assert (backend.training.learning_rate, backend.training.weight_decay) == (2e-4, 0.01)

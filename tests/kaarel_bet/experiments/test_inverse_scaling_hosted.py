@@ -53,7 +53,7 @@ def test_the_experiment_runs_over_the_wire_with_intervals_where_scores_are_not_e
     assert all((total["low"] == total["high"]) == exact for total in totals)
     (verdict,) = json.loads((directory / "verdict.json").read_text())["verdicts"]
     assert [c["name"] for c in verdict["criteria"]] == [
-        "gain of fine-tuning", "its lead over few-shot",
+        "gain of fine-tuning", "its lead over prompting",
     ]  # fmt: skip
     assert (directory / "figures" / "transfer.svg").exists()
     report = (directory / "report.md").read_text()

@@ -1,14 +1,19 @@
 """What an answer is worth, and what all of them together are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends import open_backend
 from backends.data import CandidateScore, LogProbability, ScoringResult
+from backends.local.settings import LocalSettings
 from kaarel_bet.experiments.inverse_scaling.calibration import brier, expected_calibration_error
 from kaarel_bet.experiments.inverse_scaling.items import Item
 from kaarel_bet.experiments.inverse_scaling.outcomes import chosen, correctness, probabilities
+from kaarel_bet.experiments.inverse_scaling.prompts import query
 from kaarel_bet.experiments.inverse_scaling.settings import Metric
 from kaarel_bet.experiments.inverse_scaling.shortcuts import SHORTCUTS, shortcut_answers
 
@@ -70,16 +75,20 @@ def test_an_open_argmax_is_neither_right_nor_wrong() -> None:
     assert correctness(result((-5, -4), (-2, -2)), item("a", "b"), "acc") == (0.0, 0.0)
 
 
-def test_choices_that_share_a_first_token_score_apart() -> None:
+def test_choices_that_share_a_first_token_score_apart(tiny_model: Path) -> None:
     """The original's fault: it compared first tokens, which " 1" and " 4" have in common."""
-    shared = LogProbability.exact(-0.1)
-    candidates = {
-        "0": CandidateScore(total=LogProbability.exact(-4.0), first_token=shared, n_tokens=2),
-        "1": CandidateScore(total=LogProbability.exact(-1.0), first_token=shared, n_tokens=2),
-    }
-    answer = ScoringResult(id="i", candidates=candidates, method="exact")
-    assert correctness(answer, item(" 1", " 4", answer=1), "acc") == (1.0, 1.0)
-    assert chosen(answer, item(" 1", " 4"), "acc") == 1
+    asked = item(" 1", " 4", prompt="Q: What is the first digit of 42? A:")
+    settings = LocalSettings.model_validate({"model": str(tiny_model), "device": "cpu"})
+    backend = open_backend("local", settings)
+    (answer,) = backend.score(backend.base_model, [query(asked, "text")])
+    one, four = (answer.candidates[label] for label in ("0", "1"))
+    assert one.first_token == four.first_token
+    assert one.n_tokens == four.n_tokens == 2
+    assert one.total != four.total
+    better = 0 if one.total.low > four.total.low else 1
+    assert chosen(answer, asked, "acc") == better
+    likelier = asked.model_copy(update={"answer": better})
+    assert correctness(answer, likelier, "acc") == (1.0, 1.0)
 
 
 def test_probabilities_are_of_the_classes_alone() -> None:

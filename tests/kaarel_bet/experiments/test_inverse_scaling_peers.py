@@ -49,10 +49,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@pytest.mark.parametrize("n_shots", [0, 3])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "llama, text begun"])
+@pytest.mark.parametrize(("n_shots", "delimiter"), [(0, ""), (3, ""), (3, " ")])
 def test_log_likelihoods_and_accuracies_are_lm_evaluation_harnesss(
-    tiny_models: dict[str, Path], tmp_path: Path, architecture: str, n_shots: int
+    tiny_models: dict[str, Path],
+    tiny_model_with_beginning: Path,
+    tmp_path: Path,
+    architecture: str,
+    n_shots: int,
+    delimiter: str,
 ) -> None:
     generated = [
         {"prompt": row.prompt, "classes": list(row.classes), "answer_index": row.answer}
@@ -60,8 +65,15 @@ def test_log_likelihoods_and_accuracies_are_lm_evaluation_harnesss(
     ]
     data = write(tmp_path / "task.jsonl", _ROWS + generated[:18])
     examples = write(tmp_path / "examples.jsonl", generated[18:])
-    model = tiny_models[architecture]
-    job = {"model": str(model), "data": str(data), "examples": str(examples), "shots": n_shots}
+    models = tiny_models | {"llama, text begun": tiny_model_with_beginning}
+    model = models[architecture]
+    job = {
+        "model": str(model),
+        "data": str(data),
+        "examples": str(examples),
+        "shots": n_shots,
+        "delimiter": delimiter,
+    }
     done = subprocess.run(
         [*peer_command("lm_eval_task.py", LM_EVAL), json.dumps(job)],
         capture_output=True,
@@ -71,8 +83,12 @@ def test_log_likelihoods_and_accuracies_are_lm_evaluation_harnesss(
     assert done.returncode == 0, done.stderr[-3000:]
     *theirs, means = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{"]
 
-    items = make_items(read_rows(data), part="test", prefix="row")
-    shown = read_rows(examples)[:n_shots]
+    rows, shown = (
+        [row.model_copy(update={"delimiter": delimiter}) for row in read_rows(file)]
+        for file in (data, examples)
+    )
+    items = make_items(rows, part="test", prefix="row")
+    shown = shown[:n_shots]
     queries = [query(item, "text", shown) for item in items]
     settings = LocalSettings.model_validate({"model": str(model), "device": "cpu"})
     backend = open_backend("local", settings)

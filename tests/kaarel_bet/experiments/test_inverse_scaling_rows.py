@@ -2,12 +2,14 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.errors import DataError, SettingsError
+from kaarel_bet.experiments.inverse_scaling import sources
 from kaarel_bet.experiments.inverse_scaling.items import OTHER, Row, make_items
 from kaarel_bet.experiments.inverse_scaling.redefine import (
     redefine_items,
@@ -72,6 +74,12 @@ _GOOD = {"prompt": "A:", "classes": [" 1", " 2"], "answer_index": 0}
         ({"answer_index": -1}, "line 2: answer_index: must be a whole number from 0 to 1"),
         ({"answer_index": True}, "line 2: answer_index: must be a whole number"),
         ({"answer_index": None}, "line 2: answer_index: must be a whole number"),
+        ({"answer_index": "9" * 5000}, "line 2: answer_index: must be a whole number"),
+        ({"prompt": "\ud83d A:"}, r"line 2: prompt: '\\ud83d' is half of a surrogate pair"),
+        ({"classes": [" 1", "\udc00"]}, r"line 2: classes: '\\udc00' is half of a surrogate pair"),
+        ({"classes": r"['\ud83d', '1']"}, r"line 2: classes: '\\ud83d' is half of a surrogate pair"),
+        ({"classes": "{[]: 1}"}, "line 2: classes: must be a list of texts"),
+        ({"classes": "[" * 5000}, "line 2: classes: must be a list of texts"),
     ],
 )  # fmt: skip
 def test_a_malformed_row_is_named_by_file_line_and_field(
@@ -94,10 +102,14 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     [
         ("a.jsonl", b"{", "line 1: not JSON"),
         ("a.jsonl", b"[1]\n", "line 1: not an object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"answer_index": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
+        ("a.csv", b'prompt,classes,target\n"a\nb","[1]",' + b"3" * 200_000, "line 2: not CSV"),
+        ("a.csv", b"b" * 200_000, "line 1: not CSV"),
         ("a.jsonl", b"\n", "no rows"),
         ("a.csv", b"prompt,classes,answer_index\n", "no rows"),
         ("a.csv", b"a\n\xff", "line 2: not UTF-8"),
-        ("a.parquet", b"", "must be a .jsonl or a .csv file"),
+        ("a.txt", b"", "must be a .jsonl, .csv or .parquet file"),
     ],
 )
 def test_files_that_are_no_task_are_refused(
@@ -120,6 +132,72 @@ def test_offline_every_other_task_says_how_to_get_it(task: str) -> None:
     with pytest.raises(DataError, match=rf"{HUB[task]}.*--set inverse_scaling\.data=FILE") as error:
         load(task, "auto", n_generated=1, seed=0, setting="inverse_scaling.data")
     assert "\n" not in str(error.value)
+
+
+def test_without_pyarrow_a_parquet_file_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(
+        DataError, match=r"a\.parquet.*takes pyarrow.*uv sync --extra parquet"
+    ) as error:
+        read_rows(tmp_path / "a.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_is_read_and_its_faulty_rows_are_named(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "train.parquet"
+    good = {"prompt": _ROW.prompt, "classes": list(_ROW.classes), "answer_index": 1}
+    parquet.write_table(pyarrow.Table.from_pylist([good, good]), path)
+    assert read_rows(path) == [_ROW, _ROW]
+    parquet.write_table(pyarrow.Table.from_pylist([good, good | {"answer_index": 2}]), path)
+    with pytest.raises(DataError, match="row 2: answer_index"):
+        read_rows(path)
+    path.write_bytes(b"no such thing")
+    with pytest.raises(DataError, match=r"not a \.parquet file that can be read"):
+        read_rows(path)
+
+
+_PARQUET = "data/train-00000-of-00001.parquet"
+
+
+@pytest.mark.parametrize(
+    ("files", "taken"),
+    [
+        (["README.md", "memo-trap.jsonl"], "memo-trap.jsonl"),
+        (["README.md", "memo-trap.csv", _PARQUET], "memo-trap.csv"),
+        (["README.md", _PARQUET], _PARQUET),
+        (["a.csv", "b.csv", _PARQUET], None),
+        (["README.md"], None),
+    ],
+)
+def test_the_hubs_one_file_of_rows_is_taken_whatever_its_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: list[str], taken: str | None
+) -> None:
+    asked: list[str] = []
+
+    class Hub:
+        def list_repo_files(self, repository: str, *, repo_type: str) -> list[str]:
+            assert (repository, repo_type) == ("Albertmade/memo-trap", "dataset")
+            return files
+
+    def download(repository: str, file: str, *, repo_type: str) -> str:
+        assert (repository, repo_type) == ("Albertmade/memo-trap", "dataset")
+        asked.append(file)
+        return str(jsonl(tmp_path / "downloaded.jsonl", _GOOD))
+
+    monkeypatch.setattr(sources, "HfApi", Hub)
+    monkeypatch.setattr(sources, "hf_hub_download", download)
+    if taken is None:
+        with pytest.raises(DataError, match=r"has \d \.jsonl, \.csv or \.parquet files, not one"):
+            load("memo_trap", "hub", n_generated=1, seed=0, setting="inverse_scaling.data")
+    else:
+        source = load("memo_trap", "hub", n_generated=1, seed=0, setting="inverse_scaling.data")
+        assert len(source.rows) == 1
+    assert asked == ([] if taken is None else [taken])
 
 
 def test_a_file_that_is_not_there_says_how_to_get_it() -> None:

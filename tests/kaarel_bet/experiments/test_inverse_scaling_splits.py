@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.errors import SettingsError
-from kaarel_bet.experiments.inverse_scaling.items import Item, Row, make_items, numbers
+from kaarel_bet.experiments.inverse_scaling.items import Item, Row, make_items, normal, numbers
 from kaarel_bet.experiments.inverse_scaling.leakage import audit
 from kaarel_bet.experiments.inverse_scaling.redefine import redefine_rows
 from kaarel_bet.experiments.inverse_scaling.settings import SplitSettings
@@ -35,9 +35,10 @@ def chosen(by: str, n_test: int, held_out: int = 3) -> SplitSettings:
     twice=st.lists(st.integers(0, 399), max_size=20),
 )
 def test_no_prompt_is_on_both_sides(by: str, n_test: int, seed: int, twice: list[int]) -> None:
-    everything = items([*_ROWS, *(_ROWS[i] for i in twice)])
+    again = [_ROWS[i].model_copy(update={"prompt": f" {_ROWS[i].prompt.upper()}"}) for i in twice]
+    everything = items([*_ROWS, *again])
     split = split_items(everything, chosen(by, n_test), seed)
-    assert not {item.prompt for item in split.train} & {item.prompt for item in split.test}
+    assert not {normal(i.prompt) for i in split.train} & {normal(i.prompt) for i in split.test}
     assert audit(split.train, split.test).prompt == 0
     assert {item.part for item in split.train} == {"train"}
     assert {item.part for item in split.test} == {"test"}
@@ -79,7 +80,7 @@ def test_no_number_but_the_wordings_own_is_on_both_sides(n_test: int, seed: int)
     trained = {number for item in split.train for number in numbers(item.prompt)}
     tested = {number for item in split.test for number in numbers(item.prompt)}
     assert trained & tested <= {"5"}  # "View + as the digit 5"
-    left_out = split.notes["rows left out, their numbers on both sides"]
+    left_out = split.notes["rows left out"]
     assert left_out == len(_ROWS) - len(split.train) - len(split.test)
 
 
@@ -96,6 +97,12 @@ def test_all_templates_held_out_leave_none_to_train_on() -> None:
 def test_a_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(SettingsError, match="leaves no row to train on"):
         split_items(items(_ROWS[:9]), chosen("random", 9), 0)
+
+
+def test_a_split_that_leaves_one_row_to_test_is_refused() -> None:
+    rows = [Row(prompt=f"Say {word}.", classes=("a", "b"), answer=0) for word in ("it", "this")]
+    with pytest.raises(SettingsError, match="leaves fewer than two rows to test"):
+        split_items(items([*rows, rows[1], rows[1]]), chosen("random", 2), 0)
 
 
 def test_every_beginning_of_a_stratified_order_is_in_proportion() -> None:
