@@ -106,6 +106,11 @@ def learns_by_heart(arm: str, evaluation: str, item: Item) -> float:
     return 1.0 if arm.startswith("tuned-36") and evaluation.startswith("training") else 0.4
 
 
+def nine_of_ten(item: Item) -> float:
+    """Whoever is asked, always the same ones."""
+    return float(item.part == "forgetting" or int(item.id[-4:]) % 10 > 0)
+
+
 # --- what is trained and asked ---------------------------------------------------------------
 
 
@@ -394,18 +399,19 @@ def test_training_that_did_not_work_decides_nothing() -> None:
 
 
 def test_training_that_changed_nothing_decides_nothing_however_good_the_base_model_is() -> None:
-    found = verdict(lambda *_: 0.9)
+    found = verdict(lambda arm, evaluation, item: nine_of_ten(item))
     assert found.outcome == "undecided"
     assert "training rows learned failed" in found.summary
 
 
-@pytest.mark.parametrize(("after", "passed"), [(1.0, True), (0.8, False)])
+@pytest.mark.parametrize("passed", [True, False])
 def test_where_the_base_model_knows_the_training_rows_they_must_not_be_lost(
-    after: float, *, passed: bool
+    *, passed: bool
 ) -> None:
     def answer(arm: str, evaluation: str, item: Item) -> float:
-        del item
-        return (1.0 if arm == "base" else after) if evaluation.startswith("training") else 0.4
+        if not evaluation.startswith("training"):
+            return 0.4
+        return 1.0 if arm == "base" or passed else nine_of_ten(item)
 
     (check,) = (c for c in verdict(answer).checks if c.name == "training rows learned")
     assert check.passed == passed
