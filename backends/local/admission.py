@@ -3,11 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from backends.local.decoding import MAX_POSITIONS
+from backends.local.decoding import MAX_POSITIONS, MAX_ROWS
 from backends.local.inference_requests import Generation, Request
-
-MAX_ROWS = 64
-"""Answers under way at a time; further requests wait. Beyond it a step hardly gains."""
 
 
 class Admission:

@@ -18,6 +18,8 @@ from backends.local.prefix_tree import Integers
 from backends.local.sequences import KeysAndValues, Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
 
+MAX_ROWS = 64
+"""Texts under way at a time. Beyond it a step hardly gains."""
 MAX_POSITIONS = 2**17
 """Tokens that all texts under way may come to, prompts included: what bounds the caches' memory."""
 

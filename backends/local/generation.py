@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from backends.data import GenerationQuery, GenerationResult
 from backends.local.answers import answers_to, choose
-from backends.local.decoding import Batch, Decoder
+from backends.local.decoding import MAX_POSITIONS, MAX_ROWS, Batch, Decoder
 from backends.local.encoding import Encoder
 from backends.local.memory import halving_when_out_of_memory
 from backends.local.sampling import Sampling
@@ -18,7 +18,7 @@ class Generator:
         self._encoder = encoder
 
     def generate(self, queries: Sequence[GenerationQuery]) -> Iterator[list[GenerationResult]]:
-        """The queries' texts, in batches that hold `batch_tokens` at most, or one query.
+        """The queries' texts, in batches of `MAX_ROWS` and `MAX_POSITIONS` at most, or one query.
 
         Raises:
             DeviceMemoryError: a single query does not fit the device.
@@ -30,7 +30,8 @@ class Generator:
             n_rows, size = 0, 0
             for query in remaining:
                 n_rows += query.n_samples
-                if size and n_rows * sizes[id(query)] > self._decoder.batch_tokens:
+                fits = n_rows <= MAX_ROWS and n_rows * sizes[id(query)] <= MAX_POSITIONS
+                if size and not fits:
                     break
                 size += 1
             batch, remaining = remaining[:size], remaining[size:]
