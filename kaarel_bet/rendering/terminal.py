@@ -21,6 +21,8 @@ def print_findings(findings: Findings, console: Console) -> None:
             if isinstance(content, Table) and content.compact:
                 _print_table(console, section.title, content)
     for verdict in findings.verdicts:
+        if len(findings.verdicts) > 1:  # of one alone the last lines are enough
+            console.print(Text(verdict.claim, style="bold"), "")
         _print_verdict(console, verdict)
 
 

@@ -43,9 +43,9 @@ def _by_arm(measured: Measures) -> Section:
         "Shares are means over tasks, of a task's test inputs first. pass@k is that one of k answers at "
         f"temperature {prediction.temperature:g} is right, estimated from {prediction.n_samples} "
         "(Chen et al. 2021); greedy, size, cells (0 where the size is wrong) and no grid are of the one "
-        "likeliest answer. Loss is of the right answer. Each arm was fine-tuned once: intervals are "
-        "over tasks, and know nothing of how another training would have come out.",
-        [tables.by_arm(measured), figure, tables.intervals(measured)],
+        "likeliest answer. Loss is of the right answer, in nats a token. Each arm was fine-tuned once: "
+        "intervals are over tasks, and know nothing of how another training would have come out.",
+        [tables.by_arm(measured), figure, tables.by_arm_with_intervals(measured)],
     )
 
 

@@ -14,36 +14,32 @@ from kaarel_bet.experiments.arc.plan import SETS, Kind, SetName
 
 
 def by_arm(measured: Measures) -> Table:
-    """One line for every arm and set."""
-    columns = ("set", "arm", *_measures(measured), "loss (nats a token)")
-    rows = [
-        (
-            part,
-            name,
-            *(
-                _percent(measured.share(name, [part], measure).value)
-                for measure in _measures(measured).values()
-            ),
-            f"{measured.loss(name, [part]).value:.3f}",
-        )
-        for part in SETS
-        for name in measured.known.systems("loss", part)
-    ]
-    return Table(columns, rows, compact=True)
-
-
-def intervals(measured: Measures) -> Table:
-    """The same with intervals."""
+    """One line for every arm and set, of what matters most."""
+    k = measured.known.settings.prediction.k
+    shown = ("greedy %", f"pass@{k} %", "cells %")
     rows = []
-    for part in SETS:
-        for name in measured.known.systems("loss", part):
-            shares = [
-                measured.share(name, [part], measure) for measure in _measures(measured).values()
-            ]
-            loss = measured.loss(name, [part])
-            cells = (_interval(share) for share in shares)
-            rows.append((part, name, *cells, f"{loss.low:.3f} to {loss.high:.3f}"))
-    return Table(("set", "arm", *_measures(measured), "loss (nats a token)"), rows)
+    for part, name in _asked(measured):
+        measures = _measures(measured)
+        shares = [measured.share(name, [part], measures[column]) for column in shown]
+        loss = measured.loss(name, [part])
+        rows.append((part, name, *(_percent(s.value) for s in shares), f"{loss.value:.3f}"))
+    return Table(("set", "arm", *shown, "loss"), rows, compact=True)
+
+
+def by_arm_with_intervals(measured: Measures) -> Table:
+    """The same of all that is measured, with intervals."""
+    rows = []
+    for part, name in _asked(measured):
+        shares = [measured.share(name, [part], measure) for measure in _measures(measured).values()]
+        loss = measured.loss(name, [part])
+        cells = (f"{_percent(share.value)} ({_interval(share)})" for share in shares)
+        last = f"{loss.value:.3f} ({loss.low:.3f} to {loss.high:.3f})"
+        rows.append((part, name, *cells, last))
+    return Table(("set", "arm", *_measures(measured), "loss"), rows)
+
+
+def _asked(measured: Measures) -> list[tuple[SetName, str]]:
+    return [(part, name) for part in SETS for name in measured.known.systems("loss", part)]
 
 
 def _measures(measured: Measures) -> dict[str, Measure]:
