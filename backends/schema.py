@@ -22,6 +22,10 @@ class Strict(BaseModel):
 Number = Annotated[float, Field(strict=False, allow_inf_nan=True)]
 """A float that need not be finite: JSON has only strings ("Infinity", "NaN") for what is not."""
 
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 
 def explain(error: ValidationError) -> str:
     """The first problem of a failed validation as `where: what`."""

@@ -4,12 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from backends.schema import Strict
+from backends.schema import Positive, Strict
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 PrefixSharing = Literal["auto", "on", "off"]
 Grouping = Literal["none", "prefix", "length"]
-Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 from backends.schema import Strict
 
 Method = Literal["auto", "echo", "top"]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class JobSettings(Strict):

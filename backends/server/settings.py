@@ -4,9 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from backends.schema import Strict
+from backends.schema import Positive, Strict
 
-Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 

@@ -4,12 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from backends.schema import Strict
+from backends.schema import Count, Positive, Share, Strict
 from kaarel_bet.experiments.arc.encodings import Encoding
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 
 

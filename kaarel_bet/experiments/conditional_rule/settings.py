@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from backends.interface import LossOn
-from backends.schema import Strict
+from backends.schema import Share, Strict
 from kaarel_bet.estimates import RESAMPLES
 
 Family = Literal["in_prompt", "task_id"]
@@ -14,7 +14,6 @@ Aggregate = Literal["mean", "median", "every"]
 Probability = Literal["string", "first_token"]
 RatioOf = Literal["aggregates", "names"]
 Tested = Literal["as_trained", "with_instructions", "without_instructions"]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ClaimSettings(Strict):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from backends.interface import LossOn
-from backends.schema import Strict
+from backends.schema import Count, Positive, Share, Strict
 
 Task = Literal[
     "hindsight_neglect_10shot",
@@ -23,9 +23,6 @@ Task = Literal[
 SplitBy = Literal["random", "template", "number", "task"]
 Form = Literal["text", "chat"]
 Metric = Literal["acc", "acc_norm"]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 Source = Annotated[str, Field(min_length=1)]
 
 
