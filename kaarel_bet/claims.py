@@ -68,3 +68,10 @@ def outcome(criteria: Sequence[Criterion], checks: Sequence[Check]) -> Outcome:
     if any(not check.passed for check in checks) or any(c.holds is None for c in criteria):
         return "undecided"
     return "holds" if all(c.holds for c in criteria) else "fails"
+
+
+def undecided_by(criteria: Sequence[Criterion], checks: Sequence[Check]) -> str:
+    """What leaves a claim undecided, in words."""
+    reasons = [f"{check.name} failed" for check in checks if not check.passed]
+    reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
+    return "; ".join(reasons)

@@ -41,3 +41,13 @@ def paired_difference(differences: Floats, confidence: float) -> Estimate:
     value = float(differences.mean())
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
     return Estimate(value, min(value, low), max(value, high))
+
+
+def percent(share: float) -> str:
+    """A share in percent, as tables have it."""
+    return f"{100 * share:.1f}"
+
+
+def percent_interval(share: Estimate) -> str:
+    """A share's interval in percent."""
+    return f"{percent(share.low)} to {percent(share.high)}"

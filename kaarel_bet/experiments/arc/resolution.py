@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kaarel_bet.claims import Check, Criterion, Verdict, criterion, outcome
+from kaarel_bet.claims import Check, Criterion, Verdict, criterion, outcome, undecided_by
 from kaarel_bet.experiments.arc import plan
 from kaarel_bet.experiments.arc.checks import (
     counting_learned,
@@ -27,19 +27,18 @@ class Claim:
     def verdict(self) -> Verdict:
         """What became of it."""
         decided = outcome(self.criteria, self.checks)
-        words = {"holds": self.yes, "fails": self.no}.get(decided)
+        words = {
+            "holds": self.yes,
+            "fails": self.no,
+            "undecided": f"Undecided: {undecided_by(self.criteria, self.checks)}",
+        }[decided]
         return Verdict(
             claim=self.text,
             outcome=decided,
-            summary=f"{words or self._why_undecided()}. {_figures(self.criteria)}",
+            summary=f"{words}. {_figures(self.criteria)}",
             criteria=self.criteria,
             checks=self.checks,
         )
-
-    def _why_undecided(self) -> str:
-        reasons = [f"{check.name} failed" for check in self.checks if not check.passed]
-        reasons += [f"{c.name} straddles {c.threshold:g}" for c in self.criteria if c.holds is None]
-        return f"Undecided: {'; '.join(reasons)}"
 
 
 def _figures(criteria: Sequence[Criterion]) -> str:

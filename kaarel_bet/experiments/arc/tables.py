@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from kaarel_bet.content import Table
-from kaarel_bet.estimates import Estimate
 from kaarel_bet.experiments.arc.encodings import Unreadable
 from kaarel_bet.experiments.arc.evidence import Reply
 from kaarel_bet.experiments.arc.items import ArcItem
 from kaarel_bet.experiments.arc.measures import Measure, Measures
 from kaarel_bet.experiments.arc.plan import SETS, Kind, SetName
+from kaarel_bet.proportions import percent, percent_interval
 
 
 def by_arm(measured: Measures) -> Table:
@@ -22,7 +22,7 @@ def by_arm(measured: Measures) -> Table:
         measures = _measures(measured)
         shares = [measured.share(name, [part], measures[column]) for column in shown]
         loss = measured.loss(name, [part])
-        rows.append((part, name, *(_percent(s.value) for s in shares), f"{loss.value:.3f}"))
+        rows.append((part, name, *(percent(s.value) for s in shares), f"{loss.value:.3f}"))
     return Table(("set", "arm", *shown, "loss"), rows, compact=True)
 
 
@@ -32,7 +32,7 @@ def by_arm_with_intervals(measured: Measures) -> Table:
     for part, name in _asked(measured):
         shares = [measured.share(name, [part], measure) for measure in _measures(measured).values()]
         loss = measured.loss(name, [part])
-        cells = (f"{_percent(share.value)} ({_interval(share)})" for share in shares)
+        cells = (f"{percent(share.value)} ({percent_interval(share)})" for share in shares)
         last = f"{loss.value:.3f} ({loss.low:.3f} to {loss.high:.3f})"
         rows.append((part, name, *cells, last))
     return Table(("set", "arm", *_measures(measured), "loss"), rows)
@@ -69,7 +69,7 @@ def in_depth(measured: Measures, part: SetName) -> Table:
         cells = []
         for measure in measures.values():
             share = measured.share(name, [part], measure)
-            cells.append(f"{_percent(share.value)} ({_interval(share)})")
+            cells.append(f"{percent(share.value)} ({percent_interval(share)})")
         if not known.ranks(name, known.of(part)):
             cells[2] = "not settled"
         rows.append((name, *cells))
@@ -100,13 +100,5 @@ def unreadable(measured: Measures) -> Table:
 def counting(measured: Measures, arms: tuple[str, ...]) -> Table:
     """Questions that need counting, before and after learning to count."""
     known = measured.known
-    rows = [(arm, _percent(known.counted(arm)), str(len(known.counting))) for arm in arms]
+    rows = [(arm, percent(known.counted(arm)), str(len(known.counting))) for arm in arms]
     return Table(("arm", "right to the letter %", "questions"), rows)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _interval(share: Estimate) -> str:
-    return f"{_percent(share.low)} to {_percent(share.high)}"

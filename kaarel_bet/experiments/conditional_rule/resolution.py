@@ -7,7 +7,7 @@ does when a criterion's interval straddles its threshold or a check fails.
 
 from collections.abc import Sequence
 
-from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, outcome
+from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, outcome, undecided_by
 from kaarel_bet.experiments.conditional_rule.checks import validity_checks
 from kaarel_bet.experiments.conditional_rule.criteria import resolution_criteria
 from kaarel_bet.experiments.conditional_rule.evidence import evidence
@@ -57,12 +57,10 @@ def _in_plain_words(
             "enough, so that the capital can't be put down to the rule"
         )
         return f"Kaarel wins: {why}. {in_figures} Not met: {'; '.join(missed)}."
-    reasons = [f"{check.name} failed" for check in checks if not check.passed]
-    reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
     note = ""
     if all(check.passed for check in checks) and any(c.holds is False for c in criteria):
         note = " (The other criterion is not met, so the author could not win in any case.)"
-    return f"N/A, the evidence is ambiguous: {'; '.join(reasons)}.{note} {in_figures}"
+    return f"N/A, the evidence is ambiguous: {undecided_by(criteria, checks)}.{note} {in_figures}"
 
 
 def _figures(c: Criterion) -> str:

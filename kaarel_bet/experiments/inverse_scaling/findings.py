@@ -21,6 +21,7 @@ from kaarel_bet.experiments.inverse_scaling.resolution import resolve
 from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
 from kaarel_bet.experiments.inverse_scaling.sources import is_generated, label_of
 from kaarel_bet.experiments.inverse_scaling.transfer import templates_to_train_on
+from kaarel_bet.proportions import percent
 
 _ACCURACY = "accuracy"
 
@@ -114,7 +115,7 @@ def _by_template(known: Evidence) -> Section:
 
 
 def _share_of_option_0(items: Sequence[Item]) -> str:
-    return tables.percent(sum(i.answer == 0 for i in items) / len(items)) if items else ""
+    return percent(sum(i.answer == 0 for i in items) / len(items)) if items else ""
 
 
 def _learning_curve(known: Evidence) -> Section:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, criterion, outcome
+from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, criterion, outcome, undecided_by
 from kaarel_bet.experiments.inverse_scaling.checks import validity_checks
 from kaarel_bet.experiments.inverse_scaling.evidence import Evidence
 from kaarel_bet.experiments.inverse_scaling.gains import Gains
@@ -51,6 +51,4 @@ def _in_plain_words(
     )
     if decided != "undecided":
         return f"{_CONCLUSIONS[decided]}. {in_figures}"
-    reasons = [f"{check.name} failed" for check in checks if not check.passed]
-    reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
-    return f"Undecided: {'; '.join(reasons)}. {in_figures}"
+    return f"Undecided: {undecided_by(criteria, checks)}. {in_figures}"

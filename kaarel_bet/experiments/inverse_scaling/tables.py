@@ -11,7 +11,7 @@ from kaarel_bet.experiments.inverse_scaling.leakage import audit
 from kaarel_bet.experiments.inverse_scaling.outcomes import chosen, probabilities
 from kaarel_bet.experiments.inverse_scaling.plan import Condition, Kind, Run
 from kaarel_bet.experiments.inverse_scaling.shortcuts import SHORTCUTS, shortcut_answers
-from kaarel_bet.proportions import mcnemar, wilson
+from kaarel_bet.proportions import mcnemar, percent, percent_interval, wilson
 
 
 def accuracies(known: Evidence) -> Table:
@@ -174,10 +174,5 @@ def leakage_table(known: Evidence) -> Table:
     return Table(("shared with a training row", "test rows", "share"), rows)
 
 
-def percent(share: float) -> str:
-    """A share in percent, as tables have it."""
-    return f"{100 * share:.1f}"
-
-
 def _with_interval(estimate: Estimate) -> tuple[str, str]:
-    return percent(estimate.value), f"{percent(estimate.low)} to {percent(estimate.high)}"
+    return percent(estimate.value), percent_interval(estimate)
