@@ -49,13 +49,18 @@ class Evidence:
 
     @cached_property
     def _results(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """(system, kind) -> query id -> result."""
+        """(system, kind) -> query id -> result; the first view's answer in depth is the greedy one."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for results in (self.scores.generation, self.scores.scoring, self.scores.search):
             for arm, evaluations in results.items():
                 for evaluation, answers in evaluations.items():
                     known = found.setdefault((system(arm), kind_of(evaluation)), {})
                     known.update((answer.id, answer) for answer in answers)
+        first = {self.views(item)[0].id for item in self.items}
+        for (name, kind), known in list(found.items()):
+            if kind == "augmented":
+                greedy = {key: known[key] for key in known.keys() & first}
+                found.setdefault((name, "greedy"), {}).update(greedy)
         _fill_in(found)
         return found
 
@@ -72,16 +77,20 @@ class Evidence:
             if asked == kind and all(identifier in known for identifier in first)
         ]
 
+    @cached_property
+    def _views(self) -> dict[str, list[View]]:
+        """Item id -> how the item was shown."""
+        n, by = self.settings.prediction.augmentations, self.settings.augmentation
+        return {item.id: views(item, n, by, self.seed) for item in self.items}
+
     def views(self, item: ArcItem) -> list[View]:
         """How the item was shown."""
-        settings = self.settings
-        return views(item, settings.prediction.augmentations, settings.augmentation, self.seed)
+        return self._views[item.id]
 
     def greedy(self, name: str, item: ArcItem) -> Reply:
         """The answer of the likeliest tokens."""
-        first = self.views(item)[0].id
-        asked = self._results.get((name, "greedy"), {}) | self._results.get((name, "augmented"), {})
-        return decode(asked[first].texts[0], self.settings.encoding)
+        result = self._results[name, "greedy"][self.views(item)[0].id]
+        return decode(result.texts[0], self.settings.encoding)
 
     def samples(self, name: str, item: ArcItem) -> list[Reply]:
         """The sampled answers."""

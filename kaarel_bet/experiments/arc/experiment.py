@@ -124,9 +124,11 @@ class Arc(Experiment):
 
     def _test_time(self, tasks: Sequence[ArcTask], made: TrainingSets) -> Iterator[Arm]:
         by = self._settings.test_time
-        groups = {"one": {plan.TEST_TIME: tasks}, "none": {}}.get(
-            by.adapters, {plan.test_time(task.id): [task] for task in tasks}
-        )
+        groups: dict[str, Sequence[ArcTask]] = {}
+        if by.adapters == "one":
+            groups = {plan.TEST_TIME: tasks}
+        elif by.adapters == "per_task":
+            groups = {plan.test_time(task.id): [task] for task in tasks}
         for name, members in groups.items():
             examples = made.test_time(name, members, by.variants)
             if examples:

@@ -80,11 +80,11 @@ def unreadable(measured: Measures) -> Table:
     """Why answers were no grids."""
     known = measured.known
     ways: dict[Kind, Callable[[str, ArcItem], Sequence[Reply]]] = {
-        "loss": lambda name, item: [known.greedy(name, item)],
+        "greedy": lambda name, item: [known.greedy(name, item)],
         "samples": known.samples,
         "augmented": known.augmented,
     }
-    titles = {"loss": "greedy", "samples": "sampled", "augmented": "in views"}
+    titles = {"greedy": "greedy", "samples": "sampled", "augmented": "in views"}
     rows = []
     for part, (kind, replies_to) in itertools.product(SETS, ways.items()):
         for name in known.systems(kind, part):
