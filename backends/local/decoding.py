@@ -206,7 +206,7 @@ class Batch(Generic[AnyRow]):
         like = torch.empty(0, dtype=model.dtype, device=model.device)
         masks = attention_masks(model.config.get_text_config(), visible, width - columns, like)
         last = torch.tensor([[row.tokens[-1]] for row in self.rows], device=model.device)
-        with fastest_attention(model):
+        with fastest_attention(model, visible):
             return model(
                 input_ids=last,
                 position_ids=torch.from_numpy(self._lengths)[:, None].to(model.device),

@@ -207,9 +207,11 @@ def _logits(
     distance = tree.depths[nodes][:, None] - tree.depths[keys]
     like = torch.empty(0, dtype=model.dtype, device=device)
     config = model.config.get_text_config()
-    masks = attention_masks(config, tree.attends(nodes, keys)[None], distance, like)
+    visible = tree.attends(nodes, keys)[None]
+    masks = attention_masks(config, visible, distance, like)
     columns = torch.from_numpy(wanted - nodes[0]).to(device)
-    with selecting(model, torch.zeros_like(columns), columns), fastest_attention(model):
+    selected = selecting(model, torch.zeros_like(columns), columns)
+    with selected, fastest_attention(model, visible):
         return model(
             input_ids=torch.from_numpy(tree.tokens[nodes])[None].to(device),
             position_ids=torch.from_numpy(tree.depths[nodes])[None].to(device),

@@ -1,7 +1,9 @@
 """Attention in which a token sees its own prefix only, though other branches stand between."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-_GROUPED = "kaarel_bet_grouped"
+_BLOCKWISE = "kaarel_bet_blockwise"
+_QUERIES = 128
+"""In a block. Fewer see fewer keys in vain, and are more operations."""
 
 
 def attention_masks(
@@ -39,25 +43,99 @@ def _additive(visible: NDArray[np.bool_], like: torch.Tensor) -> torch.Tensor:
     return mask.masked_fill_(hidden, -torch.inf)[:, None]
 
 
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring queries, and all the keys that any of them sees."""
+
+    queries: slice
+    keys: slice | torch.Tensor
+    """Their columns; a slice where nothing unseen stands between them."""
+
+    def of_keys(self, tensor: torch.Tensor, dim: int) -> torch.Tensor:
+        """What a tensor has for these keys along this dimension."""
+        if isinstance(self.keys, torch.Tensor):
+            return tensor.index_select(dim, self.keys)
+        return tensor.narrow(dim, self.keys.start, self.keys.stop - self.keys.start)
+
+
+def blocks_of(visible: NDArray[np.bool_]) -> list[Block]:
+    """Blocks of at most 128 queries, of a (queries, keys) mask in which every query sees a key."""
+    blocks = []
+    for start in range(0, len(visible), _QUERIES):
+        queries = slice(start, min(start + _QUERIES, len(visible)))
+        (seen,) = np.nonzero(visible[queries].any(axis=0))
+        first, end = int(seen[0]), int(seen[-1]) + 1
+        keys = slice(first, end) if len(seen) == end - first else torch.from_numpy(seen)
+        blocks.append(Block(queries, keys))
+    return blocks
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    blocks: Sequence[Block],
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Dot-product attention that leaves out what a whole block of queries does not see.
+
+    query (batch, heads, queries, width), scaled; key and value (batch, key heads, keys, width);
+    mask (batch, 1, queries, keys), added. Returns (batch, heads, queries, width).
+    """
+    mixed = [
+        _dense_attention(
+            query[:, :, block.queries],
+            block.of_keys(key, 2),
+            block.of_keys(value, 2),
+            block.of_keys(mask[:, :, block.queries], 3),
+            dropout,
+        )
+        for block in blocks
+    ]
+    return torch.cat(mixed, dim=2)
+
+
+def _dense_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, dropout: float
+) -> torch.Tensor:
+    """The same; queries that share a key head (GQA) are in one multiplication."""
+    batch, heads, n_queries, width = query.shape
+    key_heads, n_keys = key.shape[1], key.shape[2]
+    together = (batch, key_heads, heads // key_heads * n_queries)
+    scores = query.reshape(*together, width) @ key.transpose(2, 3)
+    scores = scores.view(batch, heads, n_queries, n_keys) + mask
+    weights = torch.dropout(torch.softmax(scores, dim=-1), dropout, train=dropout > 0)
+    return (weights.view(*together, n_keys) @ value).view(batch, heads, n_queries, -1)
+
+
+_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks")
+
+
 @contextmanager
-def fastest_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within this block the model uses the attention kernel that is fastest with such masks.
+def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Iterator[None]:
+    """Within this block the model uses the attention that is fastest with these masks.
 
     torch's fused kernel for CPUs takes two to four times as long as three plain operations in
-    bfloat16 at a training step's sizes (docs/prefix-engine.md); anywhere else it is left alone, as are
-    models that ask for a kernel of their own.
+    bfloat16 at a training step's sizes (docs/prefix-engine.md), and computes what is hidden as well;
+    anywhere else it is left alone, as are models that ask for a kernel of their own.
+    `visible` is as for `attention_masks`.
     """
     config = model.config.get_text_config()
     before = config._attn_implementation
-    if before == "sdpa" and model.device.type == "cpu" and model.dtype == torch.bfloat16:
-        config._attn_implementation = _GROUPED
+    if before != "sdpa" or model.device.type != "cpu" or model.dtype != torch.bfloat16:
+        yield
+        return
+    config._attn_implementation = _BLOCKWISE
+    token = _blocks.set(blocks_of(np.logical_or.reduce(visible)))
     try:
         yield
     finally:
+        _blocks.reset(token)
         config._attn_implementation = before
 
 
-def _grouped_attention(
+def _as_transformers_call_it(
     _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -67,19 +145,8 @@ def _grouped_attention(
     dropout: float = 0.0,
     **_: Any,  # noqa: ANN401 - transformers passes what other kernels take
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention, the queries that share a key head (GQA) in one multiplication.
-
-    query (batch, heads, queries, width), key and value (batch, key heads, keys, width); returns
-    (batch, queries, heads, width), as transformers' attention functions do.
-    """
-    batch, heads, n_queries, width = query.shape
-    key_heads, n_keys = key.shape[1], key.shape[2]
-    together = (batch, key_heads, heads // key_heads * n_queries, width)
-    scores = (query * scaling).reshape(together) @ key.transpose(2, 3)
-    scores = scores.view(batch, heads, n_queries, n_keys) + attention_mask
-    weights = torch.dropout(torch.softmax(scores, dim=-1), dropout, train=dropout > 0)
-    mixed = weights.view(*together[:3], n_keys) @ value
-    return mixed.view(batch, heads, n_queries, -1).transpose(1, 2).contiguous(), None
+    mixed = attention(query * scaling, key, value, attention_mask, _blocks.get(), dropout)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_GROUPED, _grouped_attention)
+AttentionInterface.register(_BLOCKWISE, _as_transformers_call_it)
