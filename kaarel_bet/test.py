@@ -5,11 +5,12 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from backends.interface import Backend
-from kaarel_bet.manifest import EvaluationEntry
+from kaarel_bet.manifest import EvaluationEntry, Kind
 from kaarel_bet.progress import progress
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
@@ -79,22 +80,53 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
     total = sum(len(asking.queries) for asking in askings)
     done = 0
     with progress(session.console, f"test {askings[0].arm}") as report:
-        for asking in askings:
-            with session.run.open_results(asking.arm, asking.evaluation) as file:
-                for result in _ask(session.backend, model, asking):
-                    file.append([result])
+        for of_kind in _by_kind(askings):
+            with ExitStack() as opened:
+                files = {
+                    asking.evaluation.name: opened.enter_context(
+                        session.run.open_results(asking.arm, asking.evaluation)
+                    )
+                    for asking in of_kind
+                }
+                for evaluation, result in _results(session.backend, model, of_kind):
+                    files[evaluation].append([result])
                     done += 1
-                    report(done, total, asking.evaluation.name)
+                    report(done, total, evaluation)
 
 
-def _ask(backend: Backend, model: str, asking: Asking) -> Iterator[Any]:
-    match asking.evaluation.kind:
+def _by_kind(askings: Sequence[Asking]) -> list[list[Asking]]:
+    kinds: dict[Kind, list[Asking]] = {}
+    for asking in askings:
+        kinds.setdefault(asking.evaluation.kind, []).append(asking)
+    return list(kinds.values())
+
+
+def _results(backend: Backend, model: str, askings: Sequence[Asking]) -> Iterator[tuple[str, Any]]:
+    """The name of the evaluation with each result.
+
+    All queries of a kind are asked at once: what prompts of several evaluations have in common is then
+    computed once, and a service is kept busy to the end.
+    """
+    asked = {
+        f"{asking.evaluation.name}/{query.id}": (asking.evaluation.name, query)
+        for asking in askings
+        for query in asking.queries
+    }
+    # Ids are unique within an evaluation only.
+    queries = [query.model_copy(update={"id": name}) for name, (_, query) in asked.items()]
+    for result in _ask(backend, model, askings[0].evaluation.kind, queries):
+        evaluation, query = asked[result.id]
+        yield evaluation, result.model_copy(update={"id": query.id})
+
+
+def _ask(backend: Backend, model: str, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
+    match kind:
         case "scoring":
-            return backend.score(model, asking.queries)
+            return backend.score(model, queries)
         case "generation":
-            return backend.generate(model, asking.queries)
+            return backend.generate(model, queries)
         case "search":
-            return backend.search(model, asking.queries)
+            return backend.search(model, queries)
 
 
 if __name__ == "__main__":

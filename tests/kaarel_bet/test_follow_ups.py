@@ -79,6 +79,7 @@ class Oracle:
     def __init__(self, stops_at: int | None = None) -> None:
         self._stops_at = stops_at
         self.asked: list[tuple[str, str]] = []
+        self.n_calls = 0
 
     def describe(self) -> dict[str, str]:
         return {"model": "oracle"}
@@ -101,14 +102,15 @@ class Oracle:
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
+        self.n_calls += 1
         for query in queries:
             self._note("generate", query)
-            yield GenerationResult(id=query.id, prompt="", texts=(query.id.upper(),))
+            yield GenerationResult(id=query.id, prompt="", texts=((query.prompt or "").upper(),))
 
     def _note(self, kind: str, query: Query) -> None:
         if len(self.asked) == self._stops_at:
             raise KeyboardInterrupt
-        self.asked.append((kind, query.id))
+        self.asked.append((kind, query.prompt or ""))
 
 
 def session(experiment: Experiment, backend: Oracle, shown: io.StringIO | None = None) -> Session:
@@ -123,6 +125,17 @@ def step(experiment: Experiment, backend: Oracle | None = None) -> Oracle:
     backend = backend or Oracle()
     run_test_step(session(experiment, backend))
     return backend
+
+
+class GuessTwice(GuessAndJudge):
+    """Two evaluations whose queries have the same ids, and no others."""
+
+    @override
+    def design(self, tokenize: Tokenize) -> Design:
+        again = [GenerationQuery(id=n, prompt=f"{n} again", max_tokens=3) for n in self._names]
+        design = super().design(tokenize)
+        twice = Evaluation("twice", "what it says then", ("base",), again)
+        return Design(arms=design.arms, evaluations=(*design.evaluations, twice))
 
 
 GUESSES = [("generate", name) for name in ("Ann", "Bob", "Cid")]
@@ -147,6 +160,16 @@ def test_follow_ups_are_asked_once_the_answers_that_they_depend_on_are_there() -
     assert run.data_files().keys() == {
         "data/queries-guesses.jsonl",
         "data/queries-judged.jsonl",
+    }
+
+
+def test_all_queries_of_a_kind_are_asked_in_one_call_and_kept_apart() -> None:
+    assert step(GuessTwice(judges=False)).n_calls == 1
+    answers = RunDirectory(Path("run")).scores().generation["base"]
+    found = {name: [(r.id, r.texts) for r in results] for name, results in answers.items()}
+    assert found == {
+        "guesses": [("Ann", ("ANN",)), ("Bob", ("BOB",)), ("Cid", ("CID",))],
+        "twice": [("Ann", ("ANN AGAIN",)), ("Bob", ("BOB AGAIN",)), ("Cid", ("CID AGAIN",))],
     }
 
 
