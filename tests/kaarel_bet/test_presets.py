@@ -23,7 +23,7 @@ def test_the_tiny_arc_preset_draws_a_dozen_small_tasks_whose_cells_are_tokens() 
     backend = backends.open_backend("local", settings.backend)
     design = open_experiment("arc", settings.experiment, 0).design(backend.tokenize)
     assert str(design.notes["tasks of arc1-training"]).startswith(
-        "12 for train, 10 for other, 6 for test; "
+        "12 for train, 8 for other, 6 for test; "
     )
     assert design.notes["cells of sample grids that are not one token"] == 0
     sizes = [len(arm.training.examples) for arm in design.arms if arm.training]

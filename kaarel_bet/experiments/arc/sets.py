@@ -1,12 +1,13 @@
 """Which tasks are in which set: those that fit, and that share no pair with another set's."""
 
+import math
 import random
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backends.errors import SettingsError
-from kaarel_bet.experiments.arc.grids import ArcTask
+from kaarel_bet.experiments.arc.grids import ArcTask, Pair, size
 from kaarel_bet.experiments.arc.leakage import fingerprint
 from kaarel_bet.experiments.arc.lengths import Lengths
 from kaarel_bet.experiments.arc.plan import SETS, SetName
@@ -71,15 +72,17 @@ def _in_order(
 ) -> list[ArcTask]:
     if settings.choose == "random":
         return rng.sample(tasks, len(tasks))
-    return sorted(tasks, key=lambda task: (_cells(task), task.id))
+    return sorted(tasks, key=lambda task: (_cells_asked(task), task.id))
 
 
-def _cells(task: ArcTask) -> int:
-    return sum(
-        len(grid) * len(grid[0])
-        for pair in (*task.train, *task.test)
-        for grid in (pair.input, pair.output)
-    )
+def _cells_asked(task: ArcTask) -> int:
+    """The cells of all its prompts and answers: a task with two test inputs is asked twice."""
+    shown = sum(_cells(pair) for pair in task.train)
+    return sum(shown + _cells(pair) for pair in task.test)
+
+
+def _cells(pair: Pair) -> int:
+    return math.prod(size(pair.input)) + math.prod(size(pair.output))
 
 
 def _total(wanted: Mapping[SetName, int | None]) -> int | None:
