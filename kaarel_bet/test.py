@@ -51,7 +51,10 @@ def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEn
 
 @dataclass(frozen=True)
 class Asking:
-    """The queries of an evaluation that an arm has not answered yet."""
+    """The queries of an evaluation that an arm has not answered yet.
+
+    Ids are unique within an evaluation only, so theirs have its name before them: NAME/ID.
+    """
 
     arm: str
     evaluation: EvaluationEntry
@@ -64,7 +67,11 @@ def _unasked(run: RunDirectory, evaluations: Sequence[EvaluationEntry]) -> list[
         queries = run.queries(evaluation)
         for arm in evaluation.arms:
             answered = run.results(arm, evaluation)
-            missing = [query for query in queries if query.id not in answered]
+            missing = [
+                query.model_copy(update={"id": f"{evaluation.name}/{query.id}"})
+                for query in queries
+                if query.id not in answered
+            ]
             if missing:
                 askings.append(Asking(arm, evaluation, missing))
     return askings
@@ -79,8 +86,14 @@ def _model(session: Session, arm: str) -> str:
 def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
     total = sum(len(asking.queries) for asking in askings)
     done = 0
+    of_kinds: dict[Kind, list[Asking]] = {}
+    for asking in askings:
+        of_kinds.setdefault(asking.evaluation.kind, []).append(asking)
     with progress(session.console, f"test {askings[0].arm}") as report:
-        for of_kind in _by_kind(askings):
+        for kind, of_kind in of_kinds.items():
+            # At once, so that evaluations can share the computing of what their prompts have in
+            # common, and a service is kept busy to the end.
+            queries = [query for asking in of_kind for query in asking.queries]
             with ExitStack() as opened:
                 files = {
                     asking.evaluation.name: opened.enter_context(
@@ -88,35 +101,11 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
                     )
                     for asking in of_kind
                 }
-                for evaluation, result in _results(session.backend, model, of_kind):
-                    files[evaluation].append([result])
+                for result in _ask(session.backend, model, kind, queries):
+                    name, _, query_id = result.id.partition("/")
+                    files[name].append([result.model_copy(update={"id": query_id})])
                     done += 1
-                    report(done, total, evaluation)
-
-
-def _by_kind(askings: Sequence[Asking]) -> list[list[Asking]]:
-    kinds: dict[Kind, list[Asking]] = {}
-    for asking in askings:
-        kinds.setdefault(asking.evaluation.kind, []).append(asking)
-    return list(kinds.values())
-
-
-def _results(backend: Backend, model: str, askings: Sequence[Asking]) -> Iterator[tuple[str, Any]]:
-    """The name of the evaluation with each result.
-
-    All queries of a kind are asked at once: what prompts of several evaluations have in common is then
-    computed once, and a service is kept busy to the end.
-    """
-    asked = {
-        f"{asking.evaluation.name}/{query.id}": (asking.evaluation.name, query)
-        for asking in askings
-        for query in asking.queries
-    }
-    # Ids are unique within an evaluation only.
-    queries = [query.model_copy(update={"id": name}) for name, (_, query) in asked.items()]
-    for result in _ask(backend, model, askings[0].evaluation.kind, queries):
-        evaluation, query = asked[result.id]
-        yield evaluation, result.model_copy(update={"id": query.id})
+                    report(done, total, name)
 
 
 def _ask(backend: Backend, model: str, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:

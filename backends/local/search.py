@@ -21,6 +21,8 @@ from backends.local.memory import is_out_of_memory, release_cached_memory
 
 _MAX_ROWS = 256
 """What bounds the memory of predictions: one has an entry for each token of the vocabulary."""
+_FORKS = 4
+"""Rows to a query that there is room for at the start; what forks more is divided on the way."""
 _ROUNDING = 1e-3
 """More than float32 can be off in a log-probability; what is kept is decided in float64."""
 
@@ -73,7 +75,7 @@ class Searcher:
         self._max_positions = max_positions
 
     def search(self, queries: Sequence[SearchQuery]) -> Iterator[list[SearchResult]]:
-        """The queries' completions, begun in batches that hold `batch_tokens` at most, or one query.
+        """The queries' completions, begun in batches that leave room to fork, or by one query.
 
         Raises:
             DeviceMemoryError: a single row does not fit the device.
@@ -92,7 +94,7 @@ class Searcher:
         piece: _Piece = []
         # Rows of a like length pad little.
         for search in sorted(searches, key=lambda search: search.positions):
-            if piece and (len(piece) + 1) * search.positions > self._decoder.batch_tokens:
+            if piece and not self._fits(_FORKS * (len(piece) + 1), search.positions):
                 yield piece
                 piece = []
             piece.append(_Beginning(search))
@@ -122,7 +124,8 @@ class Searcher:
         """Replaces what is in `rest` by what lengthens it, until that is nothing or too much."""
         batch = self._started(rest)
         while rest:
-            if len(rest) > 1 and not self._fits(rest):
+            longest = max(beginning.search.positions for beginning in rest)
+            if len(rest) > 1 and not self._fits(len(rest), longest):
                 return
             completed, lengthened = self._next(batch)
             # Together, so that nothing is lost or found twice if memory runs out from here on.
@@ -132,9 +135,9 @@ class Searcher:
             batch.go_on_with(lengthened)
             batch.advance()
 
-    def _fits(self, rest: _Piece) -> bool:
-        longest = max(beginning.search.positions for beginning in rest)
-        return len(rest) <= _MAX_ROWS and len(rest) * longest <= self._max_positions
+    def _fits(self, n_rows: int, positions: int) -> bool:
+        """Whether so many rows may be under way, each of so many positions in the end."""
+        return n_rows <= _MAX_ROWS and n_rows * positions <= self._max_positions
 
     def _started(self, piece: _Piece) -> Batch[_Beginning]:
         groups = [[beginning] for beginning in piece]

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 _BLOCKWISE = "kaarel_bet_blockwise"
 _QUERIES = 128
-"""In a block. Fewer see fewer keys in vain, and are more operations."""
+"""Queries in a block: with fewer, fewer keys are multiplied in vain, in more operations."""
 
 
 def attention_masks(
@@ -114,7 +114,7 @@ _blocks: ContextVar[Sequence[Block]] = ContextVar("blocks")
 
 @contextmanager
 def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Iterator[None]:
-    """Within this block the model uses the attention that is fastest with these masks.
+    """While this is entered, the model uses the attention that is fastest with these masks.
 
     torch's fused kernel for CPUs takes two to four times as long as three plain operations in
     bfloat16 at a training step's sizes (docs/prefix-engine.md), and computes what is hidden as well;
@@ -126,9 +126,9 @@ def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Ite
     if before != "sdpa" or model.device.type != "cpu" or model.dtype != torch.bfloat16:
         yield
         return
-    config._attn_implementation = _BLOCKWISE
     token = _blocks.set(blocks_of(np.logical_or.reduce(visible)))
     try:
+        config._attn_implementation = _BLOCKWISE
         yield
     finally:
         _blocks.reset(token)

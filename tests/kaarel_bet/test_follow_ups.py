@@ -173,6 +173,19 @@ def test_all_queries_of_a_kind_are_asked_in_one_call_and_kept_apart() -> None:
     }
 
 
+@pytest.mark.parametrize("stops_at", [1, 4])
+def test_stopped_between_evaluations_of_a_kind_the_rest_alone_is_asked(stops_at: int) -> None:
+    experiment = GuessTwice(judges=False)
+    with pytest.raises(KeyboardInterrupt):
+        step(experiment, Oracle(stops_at=stops_at))
+    everything = [*GUESSES, *((kind, f"{name} again") for kind, name in GUESSES)]
+    assert step(experiment).asked == everything[stops_at:]
+    run = RunDirectory(Path("run"))
+    for name in ("guesses", "twice"):
+        assert len((run.path / "scores" / "base" / f"{name}.jsonl").read_text().splitlines()) == 3
+    assert len(run.scores().generation["base"]["twice"]) == 3
+
+
 def test_their_estimate_is_shown_apart() -> None:
     shown = io.StringIO()
     run_test_step(session(GuessAndJudge(("Ann", "Bob")), Oracle(), shown))

@@ -295,4 +295,7 @@ def _results(waiting: Asked, outcome: Outcome) -> Iterator[ScoringResult]:
 def _what_went_wrong(batch: Batch) -> str:
     errors = (batch.errors.data if batch.errors else None) or []
     said = "; ".join(f"{error.message} ({error.code})" for error in errors[:3])
-    return f"{batch.id} failed: {said or 'the service does not say why'}"
+    return (
+        f"{batch.id} failed: {said or 'the service does not say why'}; openai.scoring.batch: false asks "
+        "without batches"
+    )

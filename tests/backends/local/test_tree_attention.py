@@ -1,15 +1,26 @@
-"""Attention in blocks against torch's own, over trees whose queries see scattered keys."""
+"""Attention in blocks against torch's own, over trees whose queries see scattered keys; models with it."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
+from backends.local import tree_attention
+from backends.local.answers import answers_to
+from backends.local.decoding import Batch, Decoder, Vocabulary
+from backends.local.detokenising import TokenBytes
+from backends.local.models import load_model, load_tokenizer
+from backends.local.plain import PlainEngine
+from backends.local.prefix_engine import PrefixEngine
 from backends.local.prefix_tree import build_prefix_tree
+from backends.local.sampling import Sampling
 from backends.local.sequences import TokenSequence
-from backends.local.tree_attention import attention, blocks_of
+from backends.local.tree_attention import attention, blocks_of, fastest_attention
+from tests.models import ARCHITECTURES
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 8
 
@@ -66,3 +77,77 @@ def test_blocks_leave_out_what_other_branches_hold() -> None:
             )
         )
     assert computed[1] <= 4.2 * computed[0]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def location(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> str:
+    return str(tiny_models[request.param])
+
+
+@pytest.fixture
+def model(location: str, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
+    monkeypatch.setattr(tree_attention, "_QUERIES", 8)
+    model = load_model(location, torch.device("cpu"), torch.bfloat16)
+    # Gemma 2's own is plainer, for the sake of a soft cap that these weights never come near.
+    model.config._attn_implementation = "sdpa"
+    return model
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    """A common stem of 5 tokens, and what follows it up to these lengths."""
+    draw = random.Random(0)
+    stem = draw.choices(range(100, 1000), k=5)
+    return [stem + draw.choices(range(100, 1000), k=length - 5) for length in lengths]
+
+
+def assert_close(ours: torch.Tensor, exact: torch.Tensor) -> None:
+    """Up to what bfloat16 rounds: a wrong mask moves more than half of the spread."""
+    assert (ours - exact).square().mean().sqrt() <= 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("batch_tokens", [20, 1000])
+def test_models_in_bfloat16_score_as_they_do_in_float32(
+    model: PreTrainedModel, location: str, batch_tokens: int
+) -> None:
+    sequences = [TokenSequence(t, list(range(1, len(t)))) for t in prompts(40, 25, 30, 12)]
+    exact = load_model(location, torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        expected = PlainEngine(exact).log_probabilities(sequences)
+    found = dict(
+        item for part in PrefixEngine(model).stream(sequences, batch_tokens) for item in part
+    )
+    ours = [score.log_probability for i in range(len(sequences)) for score in found[i]]
+    assert_close(torch.tensor(ours), expected)
+
+
+def test_rows_of_unlike_lengths_are_continued_as_in_float32(
+    model: PreTrainedModel, location: str
+) -> None:
+    asked = prompts(40, 9, 23)
+    vocabulary = Vocabulary(TokenBytes(load_tokenizer(location)), frozenset())
+    decoder = Decoder(model, PrefixEngine(model), vocabulary, batch_tokens=16)
+    rows = [answers_to(prompt, Sampling(max_tokens=3), vocabulary) for prompt in asked]
+    started = [item for ready in decoder.start(rows) for item in ready]
+    batch = Batch.joined([batch for _, batch in sorted(started, key=lambda item: item[0])])
+    for token in (200, 300):
+        for row in batch.rows:
+            row.tokens.append(token)
+        batch.advance()
+    exact = PlainEngine(load_model(location, torch.device("cpu"), torch.float32))
+    whole = [[*prompt, 200, 300] for prompt in asked]
+    expected = dict(item for part in exact.prefill(whole, 1000) for item in part)
+    assert_close(batch.logits, torch.stack([expected[i].logits for i in range(len(whole))]))
+
+
+def test_a_model_is_left_with_its_own_attention(model: PreTrainedModel) -> None:
+    visible = np.ones((1, 3, 3), dtype=bool)
+
+    def entered(mask: NDArray[np.bool_]) -> None:
+        with fastest_attention(model, mask):
+            assert model.config._attn_implementation != "sdpa"
+            raise ZeroDivisionError
+
+    for mask, error in ((visible, ZeroDivisionError), (~visible, IndexError)):
+        with pytest.raises(error):
+            entered(mask)
+        assert model.config._attn_implementation == "sdpa"

@@ -29,7 +29,8 @@ from kaarel_bet.experiments.arc.grids import ArcTask, Grid, Pair
 from kaarel_bet.experiments.arc.items import ArcItem, CountingItem
 from kaarel_bet.experiments.arc.leakage import shared
 from kaarel_bet.experiments.arc.lengths import Lengths
-from kaarel_bet.experiments.arc.settings import ArcSettings, AugmentationSettings
+from kaarel_bet.experiments.arc.sets import draw_sets
+from kaarel_bet.experiments.arc.settings import ArcSettings, AugmentationSettings, SetsSettings
 from kaarel_bet.experiments.arc.sources import load
 from kaarel_bet.experiments.arc.training_sets import TrainingSets
 from kaarel_bet.experiments.arc.views import View, views
@@ -263,6 +264,26 @@ def test_what_is_too_long_is_left_out_whole_and_counted(tasks: Path, tmp_path: P
     sets["train"]["n_tasks"] = 11
     with pytest.raises(SettingsError, match=r"has 30 tasks that fit, not 31 \(1 are longer"):
         experiment(tasks, max_tokens=1200, sets=sets).design(letters)
+
+
+def test_a_task_with_two_test_inputs_is_as_large_as_its_two_prompts(tmp_path: Path) -> None:
+    def square(side: int) -> Pair:
+        grid: Grid = ((1,) * side,) * side
+        return Pair(input=grid, output=grid)
+
+    asked_twice = ArcTask(id="a", train=(square(4),) * 2, test=(square(2), square(2)))
+    asked_once = ArcTask(id="b", train=(square(5),) * 2, test=(square(2),))
+    for task in (asked_twice, asked_once):
+        save(tmp_path / "tasks", task)
+    settings = SetsSettings.model_validate(
+        {
+            "train": {"source": str(tmp_path / "tasks"), "n_tasks": 1},
+            "other": {"source": "arc1-training", "n_tasks": 1},
+            "test": {"source": "arc1-evaluation", "n_tasks": 1},
+        }
+    )
+    sets, _ = draw_sets(settings, Lengths(letters, "rows", 2000), 0)
+    assert [task.id for task in sets["train"]] == ["b"]
 
 
 def test_too_many_tasks_and_no_tasks_are_named(tasks: Path) -> None:
