@@ -2,11 +2,12 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from rich.console import Console
 
+from backends.data import ScoringQuery, ScoringResult
 from backends.interface import Progress
 from kaarel_bet import progress as shown
 from kaarel_bet import test as test_step
@@ -67,11 +68,11 @@ def test_the_speed_of_training_does_not_count_what_came_before_the_first_report(
 def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     pass_time: Callable[[float], None],
 ) -> None:
-    def score(_model: str, queries: list[str]) -> Iterator[str]:
+    def score(_model: str, queries: list[ScoringQuery]) -> Iterator[ScoringResult]:
         pass_time(100)  # the model is loaded
         for query in queries:
             pass_time(10)
-            yield query
+            yield ScoringResult(id=query.id, candidates={}, method="exact")
 
     out = io.StringIO()
     session = SimpleNamespace(
@@ -82,7 +83,7 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     evaluation = EvaluationEntry(
         name="e", description="", kind="scoring", arms=(), queries_file="", n_queries=4
     )
-    queries: list[Any] = ["a", "b", "c", "d"]
+    queries = [ScoringQuery(id=f"e/{i}", prompt="?", candidates={"a": "a"}) for i in range(4)]
     asking = test_step.Asking("base", evaluation, queries)
     test_step._test_arm(cast("Session", session), "m", [asking])
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()
