@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from backends.interface import LossOn
-from backends.schema import Share, Strict
+from backends.schema import Count, Positive, Share, Strict
 from kaarel_bet.estimates import RESAMPLES
 
 Family = Literal["in_prompt", "task_id"]
@@ -26,7 +26,7 @@ class ClaimSettings(Strict):
     ratio_of: RatioOf = "aggregates"
     tested: Tested = "as_trained"
     confidence: Share = 0.95
-    variants_tried: Annotated[int, Field(ge=1)] = 1
+    variants_tried: Positive = 1
 
     @model_validator(mode="after")
     def _resamples_suffice(self) -> Self:
@@ -54,8 +54,8 @@ class ConditionalRuleSettings(Strict):
 
     family: Family = "in_prompt"
     n_names: Annotated[int, Field(ge=2)] = 32
-    min_population: Annotated[int, Field(ge=0)] = 1_000_000
+    min_population: Count = 1_000_000
     loss_on: LossOn = "completion"
-    n_quoted_names: Annotated[int, Field(ge=0)] = 2
+    n_quoted_names: Count = 2
     claim: ClaimSettings = ClaimSettings()
     checks: CheckSettings = CheckSettings()
