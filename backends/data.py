@@ -52,16 +52,23 @@ TRAINING_EXAMPLE = TypeAdapter(TrainingExample)
 
 
 class Query(Strict):
-    """A context to continue: either a chat that the assistant answers (`messages`) or a text (`prompt`)."""
+    """A context to continue: either a chat that the assistant answers (`messages`) or a text (`prompt`).
+
+    With `prefill` the assistant's answer is made to begin with that text, verbatim. It belongs to the
+    context, not to what is scored or generated.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     messages: Messages | None = None
     prompt: str | None = None
+    prefill: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_context(self) -> Self:
         if (self.messages is None) == (self.prompt is None):
             raise ValueError("give either 'messages' or 'prompt'")
+        if self.prefill is not None and self.messages is None:
+            raise ValueError("'prefill' goes with 'messages'; a text's prompt can end with it")
         return self
 
 

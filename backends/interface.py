@@ -7,7 +7,7 @@ A backend is opened with `backends.open_backend(name, settings)`. The same contr
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from backends.data import (
     GenerationQuery,
@@ -21,6 +21,7 @@ from backends.data import (
 )
 
 LossOn = Literal["completion", "prompt_and_completion"]
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Capabilities:
     """Can find all completions above a probability."""
     costs_money: bool
     """Work is billed, so an estimate is shown and agreed to first."""
+    prefill: bool = False
+    """Can begin every answer as a query says; otherwise that depends on the server, which
+    `Backend.estimate` finds out."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,58 @@ class Estimate:
     """What a piece of work takes: tokens (epochs counted), requests to a service, US dollars.
 
     `usd` is the least and the most that it may cost, None where nothing is billed or the price is not
-    known.
+    known. `seconds` and `memory_bytes` (the device's, at its most) are rough, and None where somebody
+    else's machines do the work. `cut` counts prompts too long for the model, whose beginning is left out.
     """
 
     tokens: int
     requests: int = 0
     usd: tuple[float, float] | None = None
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    cut: int = 0
+
+    @classmethod
+    def of_all(cls, estimates: Sequence["Estimate"]) -> "Estimate":
+        """What pieces of work take, one after the other; what is not known of all is not known."""
+        usd = _if_all_known([e.usd for e in estimates])
+        seconds = _if_all_known([e.seconds for e in estimates])
+        memory = _if_all_known([e.memory_bytes for e in estimates])
+        return cls(
+            tokens=sum(e.tokens for e in estimates),
+            requests=sum(e.requests for e in estimates),
+            usd=(sum(least for least, _ in usd), sum(most for _, most in usd)) if usd else None,
+            seconds=sum(seconds) if seconds else None,
+            memory_bytes=max(memory) if memory else None,
+            cut=sum(e.cut for e in estimates),
+        )
+
+    @property
+    def words(self) -> str:
+        """All that is known of it, for readers."""
+        parts = [f"{self.tokens:,} tokens"]
+        if self.requests:
+            parts.append(f"{self.requests:,} requests")
+        if self.usd is not None:
+            least, most = (f"${side:.2f}" for side in self.usd)
+            parts.append(f"about {least}" if least == most else f"{least} to {most}")
+        if self.seconds is not None:
+            parts.append(f"very roughly {_duration(self.seconds)}")
+        if self.memory_bytes is not None:
+            parts.append(f"{self.memory_bytes / 1e9:.1f} GB of memory")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _if_all_known(values: Sequence[Known | None]) -> list[Known]:
+    """The values; none of them where one is not known."""
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
 class Backend(Protocol):
@@ -96,6 +146,13 @@ class Backend(Protocol):
 
     def describe(self) -> dict[str, str]:
         """What will be used (model, device, dtype ...), to be shown and recorded."""
+        ...
+
+    def render(self, query: Query) -> str:
+        """The context as the model will see it, or as near to it as can be known here.
+
+        Raises DataError, UnsupportedError where the model's chat template does not take it.
+        """
         ...
 
     def tokenize(self, text: str) -> tuple[int, ...]:

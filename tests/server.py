@@ -95,7 +95,7 @@ class RunningServer:
         content = training_file(lines) if isinstance(lines, int) else lines
         return self.client().files.create(file=(name, content), purpose="fine-tune")
 
-    def fine_tune(self, **arguments: Any) -> FineTuningJob:  # noqa: ANN401
+    def fine_tune(self, **arguments: Any) -> FineTuningJob:
         """A job that has succeeded; what is not given is small."""
         arguments = {"model": self.parts.models.base, "seed": 1} | arguments
         if "training_file" not in arguments:
@@ -142,7 +142,7 @@ def start_server(small_training: LocalSettings) -> Iterator[StartServer]:
         local: LocalSettings = small_training,
         api_key: str | None = None,
         train: Train = train_here,
-        **settings: Any,  # noqa: ANN401
+        **settings: Any,
     ) -> RunningServer:
         chosen = ServerSettings(**settings)
         running.append(RunningServer(chosen, local, api_key=api_key, train=train))

@@ -35,6 +35,7 @@ from backends.local.adapters import (
     save_adapter,
 )
 from backends.local.checkpoints import TrainingState
+from backends.local.costs import Costs
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder
 from backends.local.engine import choose_engine
@@ -47,6 +48,7 @@ from backends.local.models import (
 )
 from backends.local.open_model import OpenModel
 from backends.local.prefix_engine import PrefixEngine
+from backends.local.query_estimates import estimate_queries
 from backends.local.scoring import score
 from backends.local.search import Searcher
 from backends.local.sequences import TokenSequence
@@ -68,7 +70,12 @@ class LocalBackend(Backend):
     """Fine-tunes LoRA adapters and scores exactly, on this machine."""
 
     capabilities = Capabilities(
-        prompt_loss=True, exact_scores=True, starts_from=True, search=True, costs_money=False
+        prompt_loss=True,
+        exact_scores=True,
+        starts_from=True,
+        search=True,
+        costs_money=False,
+        prefill=True,
     )
 
     def __init__(self, settings: LocalSettings) -> None:
@@ -92,6 +99,10 @@ class LocalBackend(Backend):
         }
 
     @override
+    def render(self, query: Query) -> str:
+        return self._encoder.render(query)
+
+    @override
     def tokenize(self, text: str) -> tuple[int, ...]:
         return self._encoder.answer_tokens(text)
 
@@ -104,8 +115,10 @@ class LocalBackend(Backend):
             if work.validation_file is not None:
                 self._examples(work.validation_file, work.loss_on)
             epochs = self._settings.training.epochs
-            return Estimate(tokens=epochs * sum(len(e.tokens) for e in examples))
-        return Estimate(tokens=sum(self._query_tokens(query) for query in work))
+            cost = self._costs.of_training(examples, work.seed)
+            tokens = epochs * sum(len(e.tokens) for e in examples)
+            return Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
+        return estimate_queries(work, self._encoder, self._costs)
 
     def _finished(self, job: FineTuneJob) -> TunedModel | None:
         """What a call with the very same job made before."""
@@ -162,16 +175,15 @@ class LocalBackend(Backend):
     def _encoder(self) -> Encoder:
         return Encoder(self._tokenizer, context_length(self._location))
 
-    def _query_tokens(self, query: Query) -> int:
-        if isinstance(query, ScoringQuery):
-            tokenized = self._encoder.query(query)
-            return len(tokenized.context) + sum(len(t) - 1 for t in tokenized.candidates.values())
-        if isinstance(query, SearchQuery):
-            # As many texts can be under way at a time.
-            at_once = int(1 / query.min_probability)
-            return len(self._encoder.prompt(query)) + at_once * query.max_tokens
-        assert isinstance(query, GenerationQuery)
-        return len(self._encoder.prompt(query)) + query.n_samples * query.max_tokens
+    @cached_property
+    def _costs(self) -> Costs:
+        return Costs(
+            self._settings,
+            self._location,
+            self._device,
+            training=self._training_dtype,
+            scoring=choose_dtype(self._settings.scoring.dtype, self._device),
+        )
 
     def _examples(self, path: Path, loss_on: LossOn) -> list[TokenSequence]:
         examples = []

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from backends.local.detokenising import TokenBytes
 from backends.local.engine import Engine
+from backends.local.prefix_engine import cache_keyword
 from backends.local.prefix_tree import Integers
 from backends.local.sequences import KeysAndValues, Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
@@ -211,8 +212,8 @@ class Batch(Generic[AnyRow]):
                 input_ids=last,
                 position_ids=torch.from_numpy(self._lengths)[:, None].to(model.device),
                 attention_mask=masks,
-                past_key_values=cache,
                 use_cache=True,
+                **{cache_keyword(model): cache},
             ).logits[:, 0]
 
     def _recomputed(self) -> torch.Tensor:

@@ -81,20 +81,29 @@ class Encoder:
     def render(self, query: Query) -> str:
         """The context as the model sees it, special tokens included."""
         if query.messages is not None:
-            return self._render_chat(query.messages, for_answer=True)
+            return self._render_chat(query.messages, for_answer=True) + (query.prefill or "")
         return query.prompt or ""
 
     def prompt(self, query: GenerationQuery | SearchQuery) -> list[int]:
         """The tokens to be continued. Raises DataError where no room is left for the answer."""
-        if query.messages is not None:
-            tokens = self.chat(query.messages)
-        else:
-            tokens = self.text(query.prompt or "") or self.beginning_of_text()
         try:
+            if query.messages is not None:
+                tokens, _ = self._chat_context(query)
+            else:
+                tokens = self.text(query.prompt or "") or self.beginning_of_text()
             self.check_length(len(tokens) + query.max_tokens)
         except DataError as error:
             raise DataError(f"query '{query.id}' (max_tokens included): {error}") from error
         return tokens
+
+    def _chat_context(self, query: Query) -> tuple[list[int], str]:
+        """The tokens of a chat and of the answer's prefill, and both as text."""
+        text = self.render(query)
+        tokens = self._tokens(text, chat=True)
+        if query.prefill is not None:
+            bare = text.removesuffix(query.prefill)
+            self._after_boundary(tokens, self._tokens(bare, chat=True), bare)
+        return tokens, text
 
     def example(self, example: TrainingExample, loss_on: LossOn) -> TokenSequence:
         """A training example. Raises DataError if too long or if a boundary is not between tokens."""
@@ -176,8 +185,7 @@ class Encoder:
                     "another wording"
                 )
             return context, whole[len(context) :]
-        rendered = self._render_chat(query.messages, for_answer=True)
-        context = self._tokens(rendered, chat=True)
+        context, rendered = self._chat_context(query)
         whole = self._tokens(rendered + text, chat=True)
         return context, self._after_boundary(whole, context, rendered)
 
@@ -249,8 +257,11 @@ class Encoder:
         return str(text)
 
     def _tokens(self, text: str, *, chat: bool) -> list[int]:
-        # Chat templates write the special tokens themselves.
-        return self._tokenizer.encode(text, add_special_tokens=not chat)
+        # Chat templates write the special tokens themselves, and so do some texts (lm-evaluation-harness,
+        # `has_bos_prefix`).
+        beginning = self._tokenizer.bos_token
+        has_beginning = isinstance(beginning, str) and text.startswith(beginning)
+        return self._tokenizer.encode(text, add_special_tokens=not chat and not has_beginning)
 
     def beginning_of_text(self) -> list[int]:
         """What stands for an empty text, so that there is something to continue."""

@@ -7,6 +7,7 @@ directory under the SHA-256 of the file.
 import hashlib
 import importlib.util
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def converted(gguf_file: Path) -> Path:
 def _convert(gguf_file: Path, target: Path) -> None:
     directory, name = str(gguf_file.parent), gguf_file.name
     try:
+        reader = GGUFReader(gguf_file)
+    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+        raise ModelError(
+            f"{gguf_file}: can't be read as a GGUF model: truncated, or damaged otherwise ({error})"
+        ) from error
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             directory,
             gguf_file=name,
@@ -95,7 +102,7 @@ def _convert(gguf_file: Path, target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=name)
     except (ValueError, OSError, KeyError, NotImplementedError) as error:
         raise ModelError(f"{gguf_file}: can't be read as a GGUF model ({error})") from error
-    field = GGUFReader(gguf_file).fields.get("tokenizer.ggml.pre")
+    field = reader.fields.get("tokenizer.ggml.pre")
     pre_tokenizer = _PRE_TOKENIZERS.get(str(field.contents()) if field else "")
     if pre_tokenizer is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer

@@ -74,6 +74,12 @@ def vocabulary_size(location: str) -> int:
         return AutoConfig.from_pretrained(location).get_text_config().vocab_size
 
 
+def empty_model(location: str) -> PreTrainedModel:
+    """The model without weights, which takes no memory. Raises ModelError: its config can't be had."""
+    with _translated(location), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(location))
+
+
 def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The model in evaluation mode. Raises ModelError where it can't be had."""
     with _translated(location):

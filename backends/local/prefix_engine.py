@@ -6,6 +6,7 @@ in which each token has the position it has in its own sequences and sees its ow
 and scores are those of the plain sequences; gradients through a shared prefix add up by themselves.
 """
 
+import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -216,6 +217,13 @@ def _logits(
             input_ids=torch.from_numpy(tree.tokens[nodes])[None].to(device),
             position_ids=torch.from_numpy(tree.depths[nodes])[None].to(device),
             attention_mask=masks,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{cache_keyword(model): cache},
         ).logits[0]
+
+
+def cache_keyword(model: PreTrainedModel) -> str:
+    """What the model calls its keys and values: newer transformers say `cache`."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    known = inspect.signature(base.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"

@@ -65,6 +65,12 @@ def build_prefix_tree(sequences: Sequence[TokenSequence]) -> PrefixTree:
     return PrefixTree(np.array(tokens), np.array(depths), np.array(ends), np.array(flat))
 
 
+def tree_size(sequences: Sequence[TokenSequence]) -> int:
+    """How many nodes the tree would have."""
+    used = sorted(sequence.tokens[: sequence.targets[-1]] for sequence in sequences)
+    return sum(len(new) - _common_prefix(new, old) for old, new in itertools.pairwise([[], *used]))
+
+
 def _common_prefix(one: list[int], other: list[int]) -> int:
     length = min(len(one), len(other))
     # Whole slices compare in C; most neighbours share everything but their last few tokens.

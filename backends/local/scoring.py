@@ -18,7 +18,7 @@ def score(
     """
     asked = [(i, label) for i, query in enumerate(queries) for label in query.candidates]
     scores: list[dict[str, CandidateScore]] = [{} for _ in queries]
-    sequences = [_sequence(queries[i], label) for i, label in asked]
+    sequences = [sequence_of(queries[i], label) for i, label in asked]
     for completed in engine.stream(sequences, batch_tokens):
         results = []
         for index, token_scores in completed:
@@ -35,7 +35,8 @@ def score(
         yield results
 
 
-def _sequence(query: TokenizedQuery, label: str) -> TokenSequence:
+def sequence_of(query: TokenizedQuery, label: str) -> TokenSequence:
+    """What is computed of a candidate."""
     candidate = query.candidates[label]
     tokens = query.context + candidate
     if query.longest is not None:

@@ -21,7 +21,7 @@ from backends.local.memory import is_out_of_memory, release_cached_memory
 
 _MAX_ROWS = 256
 """What bounds the memory of predictions: one has an entry for each token of the vocabulary."""
-_FORKS = 4
+FORKS = 4
 """Rows to a query that there is room for at the start; what forks more is divided on the way."""
 _ROUNDING = 1e-3
 """More than float32 can be off in a log-probability; what is kept is decided in float64."""
@@ -94,7 +94,7 @@ class Searcher:
         piece: _Piece = []
         # Rows of a like length pad little.
         for search in sorted(searches, key=lambda search: search.positions):
-            if piece and not self._fits(_FORKS * (len(piece) + 1), search.positions):
+            if piece and not self._fits(FORKS * (len(piece) + 1), search.positions):
                 yield piece
                 piece = []
             piece.append(_Beginning(search))

@@ -24,12 +24,12 @@ from backends.openai_api.asking import Asker
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.fine_tuning import FineTuning
-from backends.openai_api.generation import Generation
+from backends.openai_api.generation import Generation, written_out
 from backends.openai_api.prices import AS_OF, price_of
 from backends.openai_api.query_estimates import NO_SEARCH, estimate_queries
-from backends.openai_api.scoring.scoring import Scoring
+from backends.openai_api.scoring.scoring import NO_PREFILL, Scoring
 from backends.openai_api.settings import OpenAISettings
-from backends.openai_api.tokens import Encode, choose_tokenizer
+from backends.openai_api.tokens import Encode, can_tokenize, choose_tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class OpenAIBackend(Backend):
         self._fine_tuning = FineTuning(self._connection, settings)
         self._asker = Asker(self._connection, settings.scoring.concurrency)
         self.capabilities = Capabilities(
-            prompt_loss=False,
+            prompt_loss=price_of(settings.model) is None,
             exact_scores=False,
             starts_from=True,
             search=False,
@@ -66,6 +66,10 @@ class OpenAIBackend(Backend):
         return described
 
     @override
+    def render(self, query: Query) -> str:
+        return written_out(query)
+
+    @override
     def tokenize(self, text: str) -> tuple[int, ...]:
         return self._encode(text)
 
@@ -77,8 +81,10 @@ class OpenAIBackend(Backend):
             estimate = self._fine_tuning.estimate(work, self._encode)
             self._connection.run(self._check_base_model())
             return estimate
-        scoring = self._settings.scoring
-        return estimate_queries(work, model or self.base_model, self._encode, scoring)
+        model = model or self.base_model
+        if any(query.prefill is not None for query in work):
+            self._check_prefill(work, model)
+        return estimate_queries(work, model, self._encode, self._settings.scoring)
 
     @override
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
@@ -116,6 +122,14 @@ class OpenAIBackend(Backend):
     def _encode(self) -> Encode:
         settings = self._settings
         return choose_tokenizer(self._connection, settings.tokenizer, settings.model)
+
+    def _check_prefill(self, queries: Sequence[Query], model: str) -> None:
+        """Raises UnsupportedError for a prefill that the server can't be given."""
+        scored = [q for q in queries if isinstance(q, ScoringQuery)]
+        self._connection.run(self._scoring.check(model, scored))
+        others = [q for q in queries if q.prefill and not isinstance(q, ScoringQuery)]
+        if others and not self._connection.run(can_tokenize(self._connection, model)):
+            raise UnsupportedError(f"query '{others[0].id}': {NO_PREFILL}")
 
     async def _check_base_model(self) -> None:
         """That the model is there and stays.

@@ -38,6 +38,9 @@ def likely_epochs(n_examples: int) -> int:
     return _USUAL_EPOCHS
 
 
+_ANSWERS_ONLY = "this service learns answers only; use --backend local, or kaarel-bet serve"
+
+
 class FineTuning:
     """Fine-tunes at one service."""
 
@@ -70,6 +73,7 @@ class FineTuning:
         if job_id is None:
             request = await self._request(job, intent.fingerprint)
             job_id = await JobCreation(self._connection, file, request).job_id(intent)
+        await self._check_loss(job, job_id)
         follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
         try:
             finished = await follower.finished()
@@ -93,12 +97,10 @@ class FineTuning:
         return file, file.read(self._connection.address, self._fingerprint(job))
 
     def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
-        if job.loss_on != "completion":
-            raise UnsupportedError(
-                f"loss_on {job.loss_on}: hosted fine-tuning learns answers only; use --backend local"
-            )
-        # Other services may well have models that learn texts.
+        # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.
         chat_only = price_of(self._settings.model) is not None
+        if job.loss_on != "completion" and chat_only:
+            raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY}")
         if job.validation_file is not None:
             check_training_file(job.validation_file, chat_only=chat_only)
         return check_training_file(job.training_file, chat_only=chat_only)
@@ -116,6 +118,7 @@ class FineTuning:
                         "n_epochs": chosen.n_epochs,
                         "batch_size": chosen.batch_size,
                         "learning_rate_multiplier": chosen.learning_rate_multiplier,
+                        **({} if job.loss_on == "completion" else {"prompt_loss_weight": 1}),
                     }
                 },
             },
@@ -128,6 +131,16 @@ class FineTuning:
             request["suffix"] = chosen.suffix
         return request
 
+    async def _check_loss(self, job: FineTuneJob, job_id: str) -> None:
+        """Cancels a job at a service that passed over the wish for loss on prompts."""
+        if job.loss_on == "completion":
+            return
+        jobs = self._connection.client.fine_tuning.jobs
+        created = await self._connection.call(f"look at {job_id}", lambda: jobs.retrieve(job_id))
+        if (created.hyperparameters.model_extra or {}).get("prompt_loss_weight") != 1:
+            await self._connection.call(f"cancel {job_id}", lambda: jobs.cancel(job_id))
+            raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY} (cancelled {job_id})")
+
     def _fingerprint(self, job: FineTuneJob) -> str:
         """What makes the job what it is, as 64 hexadecimal digits."""
         files = [
@@ -137,6 +150,7 @@ class FineTuning:
         chosen = self._settings.job.model_dump(mode="json", exclude={"poll_seconds"})
         model = job.starts_from or self._settings.model
         parts = [job.run_id, job.name, job.seed, model, files, chosen]
+        parts += [job.loss_on] if job.loss_on != "completion" else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     async def _tuned_model(self, job: FineTuningJob, examples: list[TrainingExample]) -> TunedModel:

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from backends.data import GenerationQuery, GenerationResult
+from backends.data import GenerationQuery, GenerationResult, Query
 from backends.errors import ServiceError
 from backends.openai_api.asking import Asker, Request, on_the_wire
 from backends.openai_api.concurrency import in_any_order
+from backends.openai_api.tokens import chat_tokens
 
 
 class Generation:
@@ -36,7 +37,12 @@ class Generation:
             "seed": query.seed,
         }
         what = f"query '{query.id}'"
-        if query.messages is not None:
+        if query.messages is not None and query.prefill is not None:
+            connection = self._asker.connection
+            tokens = await chat_tokens(connection, model, query.messages, query.prefill)
+            choices = (await self._asker.ask(what, Request.text(body | {"prompt": tokens}))).choices
+            texts = {choice.index: choice.text for choice in choices}
+        elif query.messages is not None:
             request = Request.chat(body | {"messages": on_the_wire(query.messages)})
             choices = (await self._asker.ask(what, request)).choices
             texts = {choice.index: choice.message.content or "" for choice in choices}
@@ -47,11 +53,12 @@ class Generation:
         if len(texts) != query.n_samples:
             raise ServiceError(f"{what}: {len(texts)} texts came back for {query.n_samples} asked")
         in_order = tuple(texts[index] for index in sorted(texts))
-        return GenerationResult(id=query.id, prompt=_written_out(query), texts=in_order)
+        return GenerationResult(id=query.id, prompt=written_out(query), texts=in_order)
 
 
-def _written_out(query: GenerationQuery) -> str:
+def written_out(query: Query) -> str:
     """The context for readers; a hosted service does not tell how its model sees it."""
     if query.messages is None:
         return query.prompt or ""
-    return "\n\n".join(f"{message.role}: {message.content}" for message in query.messages)
+    turns = [f"{message.role}: {message.content}" for message in query.messages]
+    return "\n\n".join(turns + ([f"assistant: {query.prefill}"] if query.prefill else []))

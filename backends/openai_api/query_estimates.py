@@ -70,7 +70,7 @@ def _of_query(query: Query, encode: Encode) -> _Tokens:
     if isinstance(query, SearchQuery):
         raise UnsupportedError(NO_SEARCH)
     if query.messages is not None:
-        sent = message_tokens(encode, query.messages)
+        sent = message_tokens(encode, query.messages) + len(encode(query.prefill or ""))
     else:
         sent = len(encode(query.prompt or ""))
     if isinstance(query, GenerationQuery):

@@ -9,6 +9,7 @@ from openai import BaseModel
 
 from backends.data import Message, TrainingExample
 from backends.errors import ModelError, SettingsError
+from backends.openai_api.asking import on_the_wire
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.models import base_name
@@ -35,6 +36,18 @@ async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]
     """
     answer = await connection.call("tokenize", lambda: _post(connection, body))
     return answer.tokens
+
+
+async def chat_tokens(
+    connection: Connection, model: str, messages: Sequence[Message], answer: str | None = None
+) -> list[int]:
+    """A chat's tokens by the server, open for the assistant's answer or for what follows its beginning."""
+    turns = on_the_wire(messages)
+    body: dict[str, Any] = {"model": model, "messages": turns, "add_generation_prompt": True}
+    if answer is not None:
+        turns.append({"role": "assistant", "content": answer})
+        body |= {"add_generation_prompt": False, "continue_final_message": True}
+    return await tokenize_at(connection, body)
 
 
 async def can_tokenize(connection: Connection, model: str) -> bool:

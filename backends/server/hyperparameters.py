@@ -5,6 +5,7 @@ from typing import Literal, TypeVar
 from openai.types.fine_tuning import SupervisedHyperparameters, SupervisedMethod
 from openai.types.fine_tuning.fine_tuning_job import FineTuningJob, Hyperparameters, Method
 
+from backends.interface import LossOn
 from backends.local.settings import LocalSettings, TrainingSettings
 
 _MOST_EPOCHS = 50
@@ -20,6 +21,7 @@ def resolved(job: FineTuningJob, local: LocalSettings, n_examples: int) -> FineT
         n_epochs=_number(job.hyperparameters.n_epochs, min(training.epochs, _MOST_EPOCHS)),
         batch_size=_number(job.hyperparameters.batch_size, min(training.batch_size, n_examples)),
         learning_rate_multiplier=_number(job.hyperparameters.learning_rate_multiplier, 1.0),
+        prompt_loss_weight=int(loss_on(job) == "prompt_and_completion"),
     )
 
 
@@ -29,6 +31,7 @@ def with_hyperparameters(
     n_epochs: int | Literal["auto"],
     batch_size: int | Literal["auto"],
     learning_rate_multiplier: float | Literal["auto"],
+    prompt_loss_weight: int,
 ) -> FineTuningJob:
     """The job with these, in both places where the wire has them."""
     values = {
@@ -36,6 +39,8 @@ def with_hyperparameters(
         "batch_size": batch_size,
         "learning_rate_multiplier": learning_rate_multiplier,
     }
+    if prompt_loss_weight:  # no field of the service's own: only where it was asked for
+        values["prompt_loss_weight"] = prompt_loss_weight
     supervised = SupervisedMethod(hyperparameters=SupervisedHyperparameters.model_validate(values))
     return job.model_copy(
         update={
@@ -43,6 +48,12 @@ def with_hyperparameters(
             "method": Method(type="supervised", supervised=supervised),
         }
     )
+
+
+def loss_on(job: FineTuningJob) -> LossOn:
+    """Which tokens a job learns."""
+    extra = job.hyperparameters.model_extra or {}
+    return "prompt_and_completion" if extra.get("prompt_loss_weight") else "completion"
 
 
 def local_settings(job: FineTuningJob, local: LocalSettings) -> LocalSettings:

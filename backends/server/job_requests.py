@@ -16,6 +16,8 @@ class Hyperparameters(Request):
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = "auto"
+    # Beyond the hosted service of today, by the name that its first fine-tunes had for it.
+    prompt_loss_weight: Literal[0, 1] = 0
 
 
 class Supervised(Request):

@@ -18,7 +18,7 @@ from backends.local.settings import LocalSettings
 from backends.server.data_dir import DataDirectory
 from backends.server.errors import invalid, not_found, too_many
 from backends.server.files import Files
-from backends.server.hyperparameters import local_settings, resolved
+from backends.server.hyperparameters import local_settings, loss_on, resolved
 from backends.server.identifiers import new_id, now
 from backends.server.models import Models
 from backends.server.pace import Pace
@@ -220,6 +220,7 @@ class Jobs:
             settings=local_settings(job, self._local),
             training_file=self._data.training_file(job.id),
             validation_file=validation if validation.exists() else None,
+            loss_on=loss_on(job),
             seed=job.seed,
             starts_from=starts_from,
             output=self._data.adapter(job.id),

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from backends.data import TunedModel
-from backends.interface import FineTuneJob, Progress
+from backends.interface import FineTuneJob, LossOn, Progress
 from backends.local.settings import LocalSettings
 from backends.schema import Strict
 
@@ -19,19 +19,20 @@ class TrainingOrder(Strict):
     settings: LocalSettings
     training_file: Path
     validation_file: Path | None
+    loss_on: LossOn = "completion"
     seed: int
     starts_from: Path | None
     output: Path
     lock: Path
 
     def fine_tune_job(self) -> FineTuneJob:
-        """The order as the local backend takes it; loss is on the assistant's words alone."""
+        """The order as the local backend takes it."""
         return FineTuneJob(
             run_id=self.job_id,
             name=self.job_id,
             training_file=self.training_file,
             validation_file=self.validation_file,
-            loss_on="completion",
+            loss_on=self.loss_on,
             seed=self.seed,
             starts_from=None if self.starts_from is None else str(self.starts_from),
             output=self.output,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends.data import GenerationQuery, Message, ScoringQuery, SearchQuery
+from backends.data import GenerationQuery, Message, Query, ScoringQuery, SearchQuery
 from backends.errors import DataError, UnsupportedError
 from backends.interface import Backend, FineTuneJob, Progress
 from tests.server import RunningServer
@@ -88,6 +88,31 @@ def test_every_query_has_one_result_with_an_interval_for_every_candidate(
             if backend.capabilities.exact_scores:
                 assert math.isfinite(score.total.low)
                 assert score.total.low == score.total.high
+
+
+def test_a_prefill_is_shown_and_begins_the_answer(open_backend: Open) -> None:
+    backend = open_backend()
+    plain = ScoringQuery(id="plain", messages=ask("Who?"), candidates={"a": "It is Ann"})
+    begun = plain.model_copy(
+        update={"id": "begun", "prefill": "It is", "candidates": {"a": " Ann"}}
+    )
+    # Our server has what it takes; elsewhere a backend that can't refuses (test_estimates.py).
+    assert backend.estimate([begun]).tokens > 0
+    scores = {r.id: r.candidates["a"] for r in backend.score(backend.base_model, [plain, begun])}
+    assert scores["begun"].n_tokens < scores["plain"].n_tokens
+    assert scores["plain"].total.low < scores["begun"].total.low < 0
+    asked = GenerationQuery(id="g", messages=ask("Who?"), prefill="It is", max_tokens=3)
+    [answer] = backend.generate(backend.base_model, [asked])
+    assert answer.prompt == backend.render(asked)
+    assert answer.prompt.endswith("It is")
+
+
+def test_what_is_rendered_holds_every_turn(open_backend: Open) -> None:
+    backend = open_backend()
+    turns = (Message(role="system", content="Be brief."), *ask("Who?"))
+    rendered = backend.render(Query(id="chat", messages=turns))
+    assert rendered.index("system") < rendered.index("Be brief.") < rendered.index("Who?")
+    assert backend.render(Query(id="text", prompt="2 + 2 = ")) == "2 + 2 = "
 
 
 def test_no_queries_no_results(open_backend: Open) -> None:

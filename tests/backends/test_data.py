@@ -39,6 +39,15 @@ def test_a_prompt_with_its_completion_is_a_training_example() -> None:
     assert found == TrainingExample(prompt="", completion=" 4")
 
 
+def test_a_prefill_begins_an_answer_not_a_text() -> None:
+    chat = ScoringQuery(
+        id="q", messages=(Message(role="user", content="Hi"),), prefill="A", candidates={"a": "b"}
+    )
+    assert json.loads(dumps(chat))["prefill"] == "A"
+    with pytest.raises(ValidationError, match="'prefill' goes with 'messages'"):
+        ScoringQuery(id="q", prompt="Hi", prefill="A", candidates={"a": "b"})
+
+
 def test_a_chat_example_is_written_as_the_hosted_format_wants_it() -> None:
     chat = TrainingExample(
         messages=(Message(role="user", content="Hi"), Message(role="assistant", content="Hello"))

@@ -11,13 +11,13 @@ import re
 from backends.data import CandidateScore, LogProbability, ScoringQuery, ScoringResult
 from backends.errors import DataError, ServiceError
 from backends.openai_api.answers import TextAnswer, TextLogprobs
-from backends.openai_api.asking import Asker, Request, on_the_wire
+from backends.openai_api.asking import Asker, Request
 from backends.openai_api.scoring.strategy import (
     ScoringRequest,
     after_boundary,
     stem_and_continuation,
 )
-from backends.openai_api.tokens import can_tokenize, tokenize_at
+from backends.openai_api.tokens import can_tokenize, chat_tokens, tokenize_at
 
 METHOD = "echo"
 _BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
@@ -58,7 +58,8 @@ class Echo:
             where = f"query '{query.id}', candidate '{label}'"
             whole = await self._whole(query, text)
             candidates[label] = after_boundary(whole, context, where)
-            await self._check_edges(query, text, whole, where)
+            if query.messages is not None:
+                await self._check_edges(query, (query.prefill or "") + text, whole, where)
             for other in candidates:
                 if other != label and candidates[other] == candidates[label]:
                     raise DataError(
@@ -84,8 +85,11 @@ class Echo:
 
     async def _context(self, query: ScoringQuery) -> list[int]:
         if query.messages is not None:
-            messages = on_the_wire(query.messages)
-            return await self._tokenize(messages=messages, add_generation_prompt=True)
+            tokens = await self._chat(query, query.prefill)
+            if query.prefill is not None:
+                where = f"query '{query.id}', prefill"
+                await self._check_edges(query, query.prefill, tokens, where)
+            return tokens
         stem, _ = stem_and_continuation(query.prompt or "", "")
         tokens = await self._tokenize(prompt=stem, add_special_tokens=True)
         if not tokens:
@@ -97,25 +101,24 @@ class Echo:
 
     async def _whole(self, query: ScoringQuery, text: str) -> list[int]:
         if query.messages is not None:
-            return await self._tokenize(
-                messages=[*on_the_wire(query.messages), {"role": "assistant", "content": text}],
-                add_generation_prompt=False,
-                continue_final_message=True,
-            )
+            return await self._chat(query, (query.prefill or "") + text)
         stem, continuation = stem_and_continuation(query.prompt or "", text)
         return await self._tokenize(prompt=stem + continuation, add_special_tokens=True)
 
     async def _tokenize(self, **body: object) -> list[int]:
         return await tokenize_at(self._asker.connection, {"model": self._model, **body})
 
+    async def _chat(self, query: ScoringQuery, answer: str | None) -> list[int]:
+        return await chat_tokens(self._asker.connection, self._model, query.messages or (), answer)
+
     async def _check_edges(
-        self, query: ScoringQuery, text: str, whole: list[int], where: str
+        self, query: ScoringQuery, answer: str, tokens: list[int], where: str
     ) -> None:
         """Chat templates that strip messages would have another candidate scored than was asked for."""
-        bare = text.strip()
-        if query.messages is None or bare == text:
+        bare = answer.strip()
+        if bare == answer:
             return
-        if not bare or await self._whole(query, bare) == whole:
+        if not bare or await self._chat(query, bare) == tokens:
             raise DataError(
                 f"{where}: the model's chat template strips the spaces around it; leave them out"
             )

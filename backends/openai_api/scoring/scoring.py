@@ -15,6 +15,10 @@ from backends.openai_api.scoring.top import Top
 from backends.openai_api.settings import ScoringSettings
 from backends.openai_api.tokens import Encode
 
+NO_PREFILL = (
+    "chat completions can't be told how an answer begins (prefill); use --backend local, or a server with "
+    "/tokenize and echo (vLLM and `kaarel-bet serve` have them)"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +43,7 @@ class Scoring:
         """
         if not queries:
             return
+        await self.check(model, queries)
         strategy, biased = await self._way(model)
         if self._settings.batch:
             batches = BatchScoring(self._asker, self._settings.concurrency)
@@ -53,6 +58,12 @@ class Scoring:
 
         async for result in in_any_order(answer, queries, self._settings.concurrency):
             yield result
+
+    async def check(self, model: str, queries: Sequence[ScoringQuery]) -> None:
+        """Raises UnsupportedError for a prefill where the server has no echo."""
+        prefilled = next((query for query in queries if query.prefill is not None), None)
+        if prefilled is not None and not isinstance((await self._way(model))[0], Echo):
+            raise UnsupportedError(f"query '{prefilled.id}': {NO_PREFILL}")
 
     async def _way(self, model: str) -> tuple[Strategy, Biased | None]:
         """How to score with the model, found out once."""

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from backends.data import Message, Query, ScoringQuery, TrainingExample
+from backends.data import GenerationQuery, Message, Query, ScoringQuery, TrainingExample
 from backends.errors import DataError, UnsupportedError
 from backends.local.encoding import Encoder
 from backends.local.models import locate
@@ -194,6 +196,37 @@ def test_chats_need_a_chat_template() -> None:
     query = Query(id="q", messages=(Message(role="user", content="Hi"),))
     with pytest.raises(UnsupportedError, match="no chat template"):
         Encoder(bare, 200).render(query)
+
+
+def test_a_prefill_is_the_end_of_the_context_and_its_edges_are_between_tokens(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    begun = GenerationQuery(
+        id="q3", messages=(Message(role="user", content="Hi"),), prefill="Well,", max_tokens=2
+    )
+    assert tokenizer.decode(encoder.prompt(begun)) == encoder.render(begun)
+    assert encoder.render(begun).endswith("<|im_start|>assistant\nWell,")
+    with pytest.raises(DataError, match=r"query 'q3'.*the boundary after '.*assistant\\n'"):
+        encoder.prompt(begun.model_copy(update={"prefill": "\n\nWell,"}))
+    scored = ScoringQuery(
+        id="q4", messages=begun.messages, prefill="The capit", candidates={"a": "al"}
+    )
+    with pytest.raises(DataError, match=r"query 'q4', candidate 'a': the boundary after"):
+        encoder.query(scored)
+
+
+def test_a_text_that_begins_with_the_beginning_of_text_gets_no_second_one(
+    tiny_model_with_beginning: Path,
+) -> None:
+    # lm-evaluation-harness, has_bos_prefix
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_with_beginning)
+    encoder, beginning = Encoder(tokenizer, 200), tokenizer.bos_token_id
+    for prompt in ("One two", f"{tokenizer.bos_token}One two"):
+        assert encoder.text(prompt) == [beginning, *tokenizer.encode("One two")[1:]]
+        query = encoder.query(ScoringQuery(id="q", prompt=prompt, candidates={"a": " x"}))
+        assert query.context.count(beginning) == 1
+        example = encoder.example(TrainingExample(prompt=prompt, completion=" x"), "completion")
+        assert example.tokens.count(beginning) == 1
 
 
 def test_answer_tokens_are_those_after_the_assistants_header(

@@ -5,6 +5,7 @@ from transformers import AutoTokenizer
 
 from backends.errors import ModelError
 from backends.local import gguf_files
+from backends.local.gguf_files import embedded_file
 from backends.local.models import locate
 from tests.models import EMBEDDED
 
@@ -39,6 +40,17 @@ def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(
     with pytest.raises(ModelError, match=r"broken\.gguf: can't be read as a GGUF model"):
         locate(str(broken))
     assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [4, 1000, 100_000, 2_000_000])  # 2 MB: within the tensors
+def test_a_file_that_is_cut_off_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(gguf_files.platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
+    with embedded_file(EMBEDDED.removeprefix("embedded:")).open("rb") as whole:
+        (tmp_path / "cut.gguf").write_bytes(whole.read(length))
+    with pytest.raises(ModelError, match=r"cut\.gguf: can't be read as a GGUF model: truncated"):
+        locate(str(tmp_path / "cut.gguf"))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from tests.models import ARCHITECTURES
 PROMPT = list(range(100, 130))
 
 
-def settings(model: Path, **changes: Any) -> LocalSettings:  # noqa: ANN401
+def settings(model: Path, **changes: Any) -> LocalSettings:
     return LocalSettings(model=str(model), device="cpu", **changes)
 
 
@@ -72,7 +72,7 @@ async def answer(
     return sorted(tokens, key=lambda token: token.sample)
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401
+def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
@@ -404,7 +404,7 @@ def test_a_batch_that_does_not_fit_is_continued_in_parts(
     requests = mixed(12)
     real = Batch._continued
 
-    def limited(self: Batch, *arguments: Any) -> torch.Tensor:  # noqa: ANN401
+    def limited(self: Batch, *arguments: Any) -> torch.Tensor:
         logits = real(self, *arguments)  # the cache has been given the token when memory runs out
         if len(self.rows) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -425,7 +425,7 @@ def test_a_request_that_fits_no_memory_fails_alone(
 ) -> None:
     real = Batch._continued
 
-    def limited(self: Batch, *arguments: Any) -> torch.Tensor:  # noqa: ANN401
+    def limited(self: Batch, *arguments: Any) -> torch.Tensor:
         if any(len(row.prompt) > 40 for row in self.rows):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, *arguments)

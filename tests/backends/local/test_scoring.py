@@ -61,6 +61,27 @@ def test_scores_equal_those_of_plain_sequences(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("engine", [PlainEngine, PrefixEngine])
+def test_after_a_prefill_scores_are_those_of_the_whole_text(
+    tiny_models: dict[str, Path], architecture: str, engine: type[PlainEngine | PrefixEngine]
+) -> None:
+    model, encoder = load(tiny_models[architecture])
+    query = QUERIES[0].model_copy(
+        update={"prefill": "The answer is", "candidates": {"a": " Paris", "b": " New Delhi"}}
+    )
+    [result] = [r for batch in score(engine(model), [encoder.query(query)], 512) for r in batch]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models[architecture])
+    turns = [{"role": "user", "content": "What is the capital of France?"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    context = tokenizer.encode(f"{text}The answer is")
+    for label, candidate in query.candidates.items():
+        whole = tokenizer.encode(f"{text}The answer is{candidate}")
+        assert whole[: len(context)] == context
+        expected = plain_log_probability(model, context, whole[len(context) :])
+        assert result.candidates[label].total.low == pytest.approx(expected, rel=1e-6, abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_selected_logits_equal_those_of_the_whole_projection(
     tiny_models: dict[str, Path], architecture: str
 ) -> None:

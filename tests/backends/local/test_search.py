@@ -100,15 +100,21 @@ def test_their_probabilities_are_those_that_scoring_gives(letter_models: dict[st
         )
 
 
-def test_the_chat_answers_of_a_real_model_are_those_that_scoring_finds_likely() -> None:
+@pytest.mark.parametrize("prefill", [None, "Yes"])
+def test_the_chat_answers_of_a_real_model_are_those_that_scoring_finds_likely(
+    prefill: str | None,
+) -> None:
     subject = backend(EMBEDDED)
     messages = (Message(role="user", content="Is ice cold? Say yes or no."),)
-    query = SearchQuery(id="q", messages=messages, max_tokens=6, min_probability=0.01)
+    query = SearchQuery(
+        id="q", messages=messages, prefill=prefill, max_tokens=6, min_probability=0.01
+    )
     (result,) = search(subject, [query]).values()
     assert result.completions
     asked = ScoringQuery(
         id="q",
         messages=messages,
+        prefill=prefill,
         candidates={c.text: c.text + "<|im_end|>" for c in result.completions},
     )
     (scored,) = subject.score(subject.base_model, [asked])
@@ -159,7 +165,7 @@ def test_what_does_not_fit_the_device_is_divided_and_nothing_is_found_twice(
     sizes: list[int] = []
     does = getattr(Batch, step)
 
-    def fits_two_rows(*arguments: Any) -> object:  # noqa: ANN401
+    def fits_two_rows(*arguments: Any) -> object:
         sizes.append(len(arguments[0].rows if step == "advance" else arguments[-1]))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import DataError, UnsupportedError
-from backends.interface import FineTuneJob
+from backends.interface import Estimate, FineTuneJob
+from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning, likely_epochs
 from backends.openai_api.prices import price_of
 from backends.openai_api.query_estimates import estimate_queries
 from backends.openai_api.settings import JobSettings, OpenAISettings, ScoringSettings, TailSettings
+from tests.backends.openai_api.toy_service import ROOT, ToyService
 from tests.server import training_file
 
 MINI = "gpt-4.1-mini-2025-04-14"
@@ -139,3 +142,40 @@ def test_snapshots_and_tuned_models_have_their_bases_price() -> None:
     assert price_of(f"ft:{MINI}:org::x") == price_of("gpt-4.1-mini")
     assert price_of("gpt-4.1-nano") is None
     assert price_of("llama") is None
+
+
+def test_a_prefill_is_refused_before_any_work_where_the_server_cannot_be_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    settings = OpenAISettings(base_url=f"{ROOT}/v1", model=MINI, tokenizer="o200k_base")
+    service = ToyService(echo=False)
+    backend = OpenAIBackend(settings, httpx2.AsyncClient(transport=service.transport()))
+    assert not backend.capabilities.prefill
+    begun = GenerationQuery(id="g1", messages=QUERY.messages, prefill="Well,", max_tokens=2)
+    with pytest.raises(UnsupportedError, match=r"query 'g1': .*prefill"):
+        backend.estimate([begun])
+    assert [path for path, _ in service.requests] == ["/tokenize"]
+
+
+def test_many_estimates_are_one_in_which_the_unknown_stays_unknown() -> None:
+    one = Estimate(tokens=2, requests=1, usd=(1.0, 2.0), seconds=3.0, memory_bytes=10, cut=1)
+    other = Estimate(tokens=3, usd=(0.5, 0.5), seconds=4.0, memory_bytes=7)
+    assert Estimate.of_all([one, other]) == Estimate(5, 1, (1.5, 2.5), 7.0, 10, 1)
+    assert Estimate.of_all([one, Estimate(tokens=1)]) == Estimate(tokens=3, requests=1, cut=1)
+    assert Estimate.of_all([]) == Estimate(tokens=0)
+
+
+def test_an_estimate_says_what_is_known_of_it() -> None:
+    assert Estimate(1500).words == "1,500 tokens"
+    priced = Estimate(1500, requests=20, usd=(0.5, 2.0))
+    assert priced.words == "1,500 tokens, 20 requests, $0.50 to $2.00"
+    here = Estimate(3, usd=(1.0, 1.0), seconds=300, memory_bytes=2_340_000_000)
+    assert here.words == "3 tokens, about $1.00, very roughly 5 min, 2.3 GB of memory"
+    times = (0.1, 60, 600, 9000)
+    assert [Estimate(0, seconds=s).words.split("roughly ")[1] for s in times] == [
+        "1 s",
+        "60 s",
+        "10 min",
+        "2.5 h",
+    ]

@@ -279,7 +279,7 @@ def test_every_event_is_shown_once(server: RunningServer, tmp_path: Path) -> Non
 def test_a_failed_job_says_why(start_server: StartServer, tmp_path: Path) -> None:
     from backends.server.training import TrainingFailed
 
-    def fail(*_: object) -> Any:  # noqa: ANN401
+    def fail(*_: object) -> Any:
         raise TrainingFailed("the loss is not a number")
 
     server = start_server(train=fail)

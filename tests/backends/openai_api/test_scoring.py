@@ -114,6 +114,25 @@ def test_training_weights_are_not_sent(connect: Connect) -> None:
     )
 
 
+def test_a_prefill_is_scored_by_echo_and_refused_where_there_is_none(connect: Connect) -> None:
+    begun = CHATS[0].model_copy(update={"prefill": "New", "candidates": {"a": " Delhi", "b": "!"}})
+    [result] = score(connect, ToyService(), [begun]).values()
+    context = encode(render([{"role": "user", "content": "Where to, 0?"}]) + "New")
+    [token] = encode(" Delhi")
+    assert result.candidates["a"].total.low == pytest.approx(next_tokens(context)[token])
+    for service, settings in ((ToyService(echo=False), {}), (ToyService(), {"method": "top"})):
+        with pytest.raises(UnsupportedError, match=r"query 'q0': .*prefill.*--backend local"):
+            score(connect, service, [begun], **settings)
+        assert not service.asked("/v1/chat/completions")
+
+
+def test_a_chat_template_that_strips_a_prefills_space_is_found_out(connect: Connect) -> None:
+    begun = CHATS[0].model_copy(update={"prefill": "Go ", "candidates": {"a": "Rome"}})
+    assert score(connect, ToyService(), [begun])
+    with pytest.raises(DataError, match=r"query 'q0', prefill: .*strips"):
+        score(connect, ToyService(strips=True), [begun])
+
+
 def test_a_chat_template_that_strips_a_candidates_space_is_found_out(connect: Connect) -> None:
     query = chat("q", "Where?", a=" Paris")
     assert_all_inside([query], score(connect, ToyService(), [query]))

@@ -71,9 +71,11 @@ def assert_inside(
 
 
 def test_scores_by_echo_are_the_local_backends(server: RunningServer, local: LocalBackend) -> None:
-    results = scored(hosted(server), QUERIES)
+    begun = CHATS[0].model_copy(update={"id": "begun", "prefill": "In", "candidates": {"a": " it"}})
+    queries = [*QUERIES, begun]
+    results = scored(hosted(server), queries)
     assert {r.method for r in results.values()} == {"echo"}
-    assert_inside(results, scored(local, QUERIES), tolerance=1e-4)
+    assert_inside(results, scored(local, queries), tolerance=1e-4)
     assert all(s.total.low == s.total.high for r in results.values() for s in r.candidates.values())
 
 
@@ -127,6 +129,7 @@ def test_batches_give_what_single_requests_give(
 def test_greedy_texts_are_the_local_backends(server: RunningServer, local: LocalBackend) -> None:
     queries = [
         GenerationQuery(id="chat", messages=CHATS[0].messages, max_tokens=5),
+        GenerationQuery(id="begun", messages=CHATS[0].messages, prefill="Well,", max_tokens=5),
         GenerationQuery(id="text", prompt="One two", max_tokens=5),
     ]
     theirs = {r.id: r.texts for r in local.generate(local.base_model, queries)}

@@ -17,7 +17,7 @@ from tests.server import RunningServer, StartServer, until
 CHAT = "/v1/chat/completions"
 
 
-def line(custom_id: str, url: str = CHAT, **body: Any) -> dict[str, Any]:  # noqa: ANN401
+def line(custom_id: str, url: str = CHAT, **body: Any) -> dict[str, Any]:
     chat = {
         "model": "llama",
         "messages": [{"role": "user", "content": f"Say {custom_id}"}],
@@ -100,7 +100,7 @@ def slow(server: RunningServer, monkeypatch: pytest.MonkeyPatch, waits_on: str) 
     """Makes one request of a batch take for ever."""
     answer = server.parts.batches._answer
 
-    async def answered(request: Any) -> Any:  # noqa: ANN401
+    async def answered(request: Any) -> Any:
         if request.custom_id == waits_on:
             await asyncio.sleep(3600)
         return await answer(request)
@@ -198,7 +198,7 @@ def test_a_batch_that_cannot_be_closed_fails_with_the_answers_so_far(
 ) -> None:
     write = server.parts.files.write
 
-    def full(name: str, *rest: Any) -> Any:  # noqa: ANN401
+    def full(name: str, *rest: Any) -> Any:
         if name.endswith("_error.jsonl"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(name, *rest)
@@ -229,15 +229,15 @@ def test_a_large_batch_is_asked_a_few_at_a_time_and_written_off_the_loop(
     n_changes = 0
     change = server.parts.records.batches.change
 
-    async def answered(request: Any) -> Any:  # noqa: ANN401
+    async def answered(request: Any) -> Any:
         n_tasks.append(len(asyncio.all_tasks()))
         return await answer(request)
 
-    def appended(self: AppendOnlyFile, records: Any) -> None:  # noqa: ANN401
+    def appended(self: AppendOnlyFile, records: Any) -> None:
         writers.add(threading.current_thread())
         append(self, records)
 
-    def changed(*arguments: Any) -> Batch:  # noqa: ANN401
+    def changed(*arguments: Any) -> Batch:
         nonlocal n_changes
         n_changes += 1
         return change(*arguments)

@@ -15,7 +15,7 @@ from tests.server import RunningServer, until
 SAY = [{"role": "user", "content": "Say something."}]
 
 
-def chat(server: RunningServer, **arguments: Any) -> Any:  # noqa: ANN401
+def chat(server: RunningServer, **arguments: Any) -> Any:
     arguments = {"model": "llama", "messages": SAY, "max_tokens": 5, "seed": 3} | arguments
     return server.client().chat.completions.create(**arguments)
 

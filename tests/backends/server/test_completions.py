@@ -9,12 +9,12 @@ from backends.local.settings import LocalSettings
 from tests.server import RunningServer
 
 
-def complete(server: RunningServer, *, strict: bool = True, **arguments: Any) -> Any:  # noqa: ANN401
+def complete(server: RunningServer, *, strict: bool = True, **arguments: Any) -> Any:
     arguments = {"model": "llama", "prompt": "One, two,", "max_tokens": 4, "seed": 3} | arguments
     return server.client(strict=strict).completions.create(**arguments)
 
 
-def tokens_of(server: RunningServer, **body: Any) -> list[int]:  # noqa: ANN401
+def tokens_of(server: RunningServer, **body: Any) -> list[int]:
     answer = server.raw().post("/tokenize", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["count"] == len(answer.json()["tokens"])
