@@ -1,12 +1,11 @@
 """Claims and verdicts: pure. A claim is a conjunction of criteria, judged only on valid evidence."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from backends.schema import Number, Strict
 from kaarel_bet.estimates import Estimate
 
-Comparison = Literal[">", "<"]
+Comparison = Literal[">", ">=", "<", "<="]
 Outcome = Literal["holds", "fails", "undecided"]
 
 
@@ -33,6 +32,7 @@ class Check(Strict):
 class Verdict(Strict):
     """What became of a claim, and in plain words why."""
 
+    name: str
     claim: str
     outcome: Outcome
     summary: str
@@ -48,10 +48,6 @@ class Verdicts(Strict):
 
 def criterion(name: str, estimate: Estimate, comparison: Comparison, threshold: float) -> Criterion:
     """Compares an estimate with a threshold: settled only if its whole interval lies on one side."""
-    if comparison == ">":
-        surely, surely_not = estimate.low > threshold, estimate.high <= threshold
-    else:
-        surely, surely_not = estimate.high < threshold, estimate.low >= threshold
     return Criterion(
         name=name,
         value=estimate.value,
@@ -59,19 +55,16 @@ def criterion(name: str, estimate: Estimate, comparison: Comparison, threshold: 
         high=estimate.high,
         threshold=threshold,
         comparison=comparison,
-        holds=True if surely else False if surely_not else None,
+        holds=settled(estimate.low, estimate.high, comparison, threshold),
     )
 
 
-def outcome(criteria: Sequence[Criterion], checks: Sequence[Check]) -> Outcome:
-    """`undecided` if a check failed or a criterion is not settled; else whether all criteria hold."""
-    if any(not check.passed for check in checks) or any(c.holds is None for c in criteria):
-        return "undecided"
-    return "holds" if all(c.holds for c in criteria) else "fails"
-
-
-def undecided_by(criteria: Sequence[Criterion], checks: Sequence[Check]) -> str:
-    """What leaves a claim undecided, in words."""
-    reasons = [f"{check.name} failed" for check in checks if not check.passed]
-    reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
-    return "; ".join(reasons)
+def settled(low: float, high: float, comparison: Comparison, threshold: float) -> bool | None:
+    """Whether all of an interval is on the wanted side of a threshold, or none of it; else None."""
+    surely, surely_not = {
+        ">": (low > threshold, high <= threshold),
+        ">=": (low >= threshold, high < threshold),
+        "<": (high < threshold, low >= threshold),
+        "<=": (high <= threshold, low > threshold),
+    }[comparison]
+    return True if surely else False if surely_not else None

@@ -1,16 +1,14 @@
-"""Estimates with their uncertainty: pure functions over arrays, one entry a name (or item)."""
+"""Estimates with their uncertainty: pure functions over rows (names, items, tasks) and trainings."""
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Statistic = Callable[..., Floats]
-"""Takes arrays whose last axis is the names, returns arrays without it."""
+Counts = NDArray[np.int64]
 
 RESAMPLES = 10_000
 _CHUNK = 1_000
@@ -27,144 +25,109 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """A quantity for every name, known to lie between `low` and `high`, both of shape (names,).
+    """A quantity for every row, known to lie between `low` and `high`: (runs, rows).
 
-    For `crossed_bootstrap` of shape (replicates, items).
+    Runs are trainings, or draws of few-shot examples; `runs` names what they are of. Rows of one
+    cluster are not independent of each other.
     """
 
     low: Floats
     high: Floats
+    clusters: tuple[str, ...]
+    runs: tuple[str, ...] = ()
+    table: str = ""
+    """Clusters of the same name in another table are others."""
 
     @property
     def middle(self) -> Floats:
         """The midpoints; the values themselves where they are exact."""
-        return (self.low + self.high) / 2
-
-
-def bootstrap(
-    statistic: Statistic,
-    samples: tuple[Sample, ...],
-    *,
-    increasing: tuple[bool, ...],
-    confidence: float,
-    seed: int,
-) -> Estimate:
-    """A statistic of samples over the same names, with a percentile bootstrap interval over names.
-
-    The names are resampled together, so paired quantities stay paired (Efron & Tibshirani 1993,
-    ch. 13). Where samples are intervals, the lower end is computed from whichever ends make the
-    statistic small and the upper end from those that make it large: `increasing[i]` says whether
-    the statistic grows with sample i.
-    """
-    tail = (1 - confidence) / 2
-    resamples = _resample(statistic, samples, increasing, seed)
-    return Estimate(
-        value=float(statistic(*(sample.middle for sample in samples))),
-        low=_quantile(resamples.lows, tail),
-        high=_quantile(resamples.highs, 1 - tail),
-    )
-
-
-def crossed_bootstrap(
-    statistic: Statistic, samples: tuple[Sample, ...], *, confidence: float, seed: int
-) -> Estimate:
-    """A statistic of samples' means, with an interval that has both their sources of variance.
-
-    Samples are of shape (replicates, items) over the same items. Items are resampled together, and the
-    replicates of each sample on their own (the pigeonhole bootstrap: Owen 2007, Ann. Appl. Stat. 1).
-    `statistic` takes one array of means a sample and must be monotone in each of them: samples that are
-    intervals count with whichever ends make it smallest and largest.
-    """
-    generator = np.random.default_rng(seed)
-    lows, highs = [], []
-    for _ in range(0, RESAMPLES, _CHUNK):
-        weights = _weights(samples[0].low.shape[-1], generator)
-        means = [_resampled_means(sample, weights, generator) for sample in samples]
-        corners = np.stack([statistic(*corner) for corner in itertools.product(*means)])
-        lows.append(corners.min(axis=0))
-        highs.append(corners.max(axis=0))
-    tail = (1 - confidence) / 2
-    return Estimate(
-        value=float(statistic(*(sample.middle.mean() for sample in samples))),
-        low=_quantile(np.concatenate(lows), tail),
-        high=_quantile(np.concatenate(highs), 1 - tail),
-    )
-
-
-def _resampled_means(
-    sample: Sample, weights: Floats, generator: np.random.Generator
-) -> tuple[Floats, ...]:
-    """The means of a sample's ends, each (resamples,); one alone where the sample is exact."""
-    drawn = _weights(sample.low.shape[0], generator)
-    ends = (sample.low,) if np.array_equal(sample.low, sample.high) else (sample.low, sample.high)
-    return tuple(((drawn @ end) * weights).sum(axis=1) for end in ends)
-
-
-def _weights(n: int, generator: np.random.Generator) -> Floats:
-    """The share of each of n things in resamples of them: (_CHUNK, n)."""
-    drawn = generator.integers(n, size=(_CHUNK, n)) + n * np.arange(_CHUNK)[:, None]
-    # Much faster than the generator's own multinomial counts.
-    return np.bincount(drawn.ravel(), minlength=_CHUNK * n).reshape(_CHUNK, n) / n
-
-
-def leave_one_out(
-    statistic: Statistic,
-    samples: tuple[Sample, ...],
-    *,
-    increasing: tuple[bool, ...],
-    confidence: float,
-    seed: int,
-) -> list[Estimate]:
-    """What `bootstrap` would say without each of the names in turn.
-
-    The resamples that happen to lack a name (about 37 %) are resamples of the others, so nothing
-    need be drawn anew: the jackknife-after-bootstrap (Efron 1992, J. R. Stat. Soc. B 54).
-    """
-    tail = (1 - confidence) / 2
-    resamples = _resample(statistic, samples, increasing, seed)
-    return [
-        Estimate(
-            value=float(statistic(*(np.delete(sample.middle, name) for sample in samples))),
-            low=_quantile(resamples.lows[lacking], tail),
-            high=_quantile(resamples.highs[lacking], 1 - tail),
-        )
-        for name, lacking in enumerate(resamples.lacks.T)
-    ]
+        return self.low if self.low is self.high else (self.low + self.high) / 2
 
 
 @dataclass(frozen=True)
-class _Resamples:
-    """A statistic's ends in every resample, and which names each lacks: (resamples, names)."""
+class Weights:
+    """How often each row and each run comes in some resamples: (resamples, rows), (resamples, runs)."""
+
+    rows: Counts
+    runs: Counts
+
+    @classmethod
+    def once(cls, sample: Sample) -> "Weights":
+        """Every row and run once: the sample itself."""
+        n_runs, n_rows = sample.low.shape
+        return cls(np.ones((1, n_rows), dtype=np.int64), np.ones((1, n_runs), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """A statistic's ends in every resample, and which cluster each lacks: (resamples, clusters)."""
 
     lows: Floats
     highs: Floats
-    lacks: NDArray[np.bool_]
+    clusters: list[str] = field(default_factory=list[str])
+    lacks: NDArray[np.bool_] = field(default_factory=lambda: np.ones((0, 0), dtype=np.bool_))
+
+    def interval(self, confidence: float, *, without: int | None = None) -> tuple[float, float]:
+        """The percentile interval (Efron & Tibshirani 1993, ch. 13), or that without one cluster.
+
+        The resamples that happen to lack a cluster (about 37 %) are resamples of the others, so nothing
+        need be drawn anew: the jackknife-after-bootstrap (Efron 1992, J. R. Stat. Soc. B 54).
+        """
+        tail = (1 - confidence) / 2
+        chosen = slice(None) if without is None else self.lacks[:, without]
+        return _quantile(self.lows[chosen], tail), _quantile(self.highs[chosen], 1 - tail)
 
 
-def _resample(
-    statistic: Statistic, samples: tuple[Sample, ...], increasing: tuple[bool, ...], seed: int
-) -> _Resamples:
-    small, large = _ends(samples, increasing)
-    n_names = len(samples[0].low)
-    generator = np.random.default_rng(seed)
-    lows, highs = [], []
-    lacks = np.ones((RESAMPLES, n_names), dtype=np.bool_)
-    for start in range(0, RESAMPLES, _CHUNK):
-        drawn = generator.integers(n_names, size=(_CHUNK, n_names))
-        lows.append(statistic(*(values[drawn] for values in small)))
-        highs.append(statistic(*(values[drawn] for values in large)))
-        np.put_along_axis(lacks[start : start + _CHUNK], drawn, values=False, axis=1)
-    return _Resamples(np.concatenate(lows), np.concatenate(highs), lacks)
+Ends = tuple[Floats, Floats]
+Statistic = Callable[[Callable[[Sample], Weights]], Ends]
+"""Takes how samples are weighted in some resamples; returns its low and its high end in each."""
 
 
-def _ends(
-    samples: tuple[Sample, ...], increasing: tuple[bool, ...]
-) -> tuple[tuple[Floats, ...], tuple[Floats, ...]]:
-    """The ends of the samples that make a statistic smallest, and those that make it largest."""
-    directed = list(zip(samples, increasing, strict=True))
-    small = tuple(sample.low if up else sample.high for sample, up in directed)
-    large = tuple(sample.high if up else sample.low for sample, up in directed)
-    return small, large
+def resample(statistic: Statistic, samples: Sequence[Sample], seed: int) -> Resamples:
+    """A statistic in resamples of clusters and of runs at once.
+
+    Clusters of samples over the same rows are resampled together, and the runs of each on their own (the
+    pigeonhole bootstrap: Owen 2007, Ann. Appl. Stat. 1).
+    """
+    lows, highs, lacks = [], [], []
+    names: list[str] = []
+    for draw in _draws(samples, np.random.default_rng(seed)):
+        low, high = statistic(draw.weights)
+        lows.append(np.broadcast_to(low, _CHUNK))
+        highs.append(np.broadcast_to(high, _CHUNK))
+        names = [name for _, known in draw.by_cluster for name in dict.fromkeys(known)]
+        lacks.append(np.concatenate([drawn == 0 for drawn in draw.by_cluster.values()], axis=1))
+    return Resamples(np.concatenate(lows), np.concatenate(highs), names, np.concatenate(lacks))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One chunk of resamples: how often each cluster of some rows was drawn, and each run."""
+
+    by_cluster: dict[tuple[str, tuple[str, ...]], Counts]
+    by_run: dict[tuple[tuple[str, ...], int], Counts]
+
+    def weights(self, sample: Sample) -> Weights:
+        """Of a sample's rows and runs."""
+        place = {name: i for i, name in enumerate(dict.fromkeys(sample.clusters))}
+        of_row = [place[cluster] for cluster in sample.clusters]
+        rows = self.by_cluster[sample.table, sample.clusters][:, of_row]
+        return Weights(rows, self.by_run[sample.runs, sample.low.shape[0]])
+
+
+def _draws(samples: Sequence[Sample], generator: np.random.Generator) -> Iterator[_Draw]:
+    for _ in range(0, RESAMPLES, _CHUNK):
+        clusters = {(s.table, s.clusters): len(dict.fromkeys(s.clusters)) for s in samples}
+        by_cluster = {key: _counts(n, generator) for key, n in clusters.items()}
+        runs = dict.fromkeys((s.runs, s.low.shape[0]) for s in samples)
+        yield _Draw(by_cluster, {key: _counts(key[1], generator) for key in runs})
+
+
+def _counts(n: int, generator: np.random.Generator) -> Counts:
+    """How often each of n things comes in resamples of them: (_CHUNK, n)."""
+    drawn = generator.integers(n, size=(_CHUNK, n)) + n * np.arange(_CHUNK)[:, None]
+    # Much faster than the generator's own multinomial counts.
+    return np.bincount(drawn.ravel(), minlength=_CHUNK * n).reshape(_CHUNK, n)
 
 
 def _quantile(values: Floats, q: float) -> float:
@@ -172,32 +135,60 @@ def _quantile(values: Floats, q: float) -> float:
     return float(np.quantile(values, q, method="nearest"))
 
 
-def without_sampling(
-    statistic: Statistic, samples: tuple[Sample, ...], *, increasing: tuple[bool, ...]
-) -> Estimate:
-    """A statistic of just these names: uncertain only where the samples themselves are intervals."""
-    small, large = _ends(samples, increasing)
-    return Estimate(
-        value=float(statistic(*(sample.middle for sample in samples))),
-        low=float(statistic(*small)),
-        high=float(statistic(*large)),
-    )
+# --- aggregates: (runs, rows) and weights -> (resamples,) ------------------------------------------
 
 
-def mean_over(sample: Sample, confidence: float) -> Estimate:
-    """The mean of a sample with Student's interval, which knows how few they are; (items,).
+def weighted_mean(values: Floats, weights: Weights) -> Floats:
+    """The mean; infinite where an infinite value has any weight."""
+    rows = weights.rows / weights.rows.sum(axis=1, keepdims=True)
+    runs = weights.runs / weights.runs.sum(axis=1, keepdims=True)
 
-    Of samples that are intervals, the lower end is that of their lower ends. Fewer than three items, or
-    any that is unbounded, leave it open.
+    def mean(of: Floats) -> Floats:
+        return ((runs @ of) * rows).sum(axis=1)
+
+    finite = np.isfinite(values)
+    if finite.all():
+        return mean(values)
+    # 0 times infinity is not a number; an infinite value that was not drawn has no say.
+    found = mean(np.where(finite, values, 0.0))
+    for infinite in (np.inf, -np.inf, np.nan):
+        match = np.isnan(values) if np.isnan(infinite) else values == infinite
+        found = np.where(mean(match.astype(float)) > 0, found + infinite, found)
+    return found
+
+
+def weighted_median(values: Floats, weights: Weights) -> Floats:
+    """The median, of an even number the mean of the two in the middle."""
+    counts = (weights.runs[:, :, None] * weights.rows[:, None, :]).reshape(len(weights.rows), -1)
+    flat = values.ravel()
+    order = np.argsort(flat, kind="stable")
+    upto = np.cumsum(counts[:, order], axis=1)
+    total = upto[:, -1]
+    middles = ((total - 1) // 2, total // 2)
+    left, right = (flat[order][(upto <= m[:, None]).sum(axis=1)] for m in middles)
+    return np.where(left == right, left, (left + right) / 2)
+
+
+# --- by formula ------------------------------------------------------------------------------------
+
+
+def mean_over(low: Floats, high: Floats, confidence: float) -> Estimate:
+    """The mean of rows that lie between `low` and `high`, with Student's interval; (rows,).
+
+    The lower end is that of the lower ends. Fewer than three rows, or any that is unbounded, leave it
+    open.
     """
-    n = len(sample.low)
-    value = float(sample.middle.mean())
-    if n < 3 or not np.isfinite([sample.low, sample.high]).all():
+    n = len(low)
+    with np.errstate(invalid="ignore"):
+        value = float(((low + high) / 2).mean())
+    if n < 3 or not np.isfinite([low, high]).all():
         return Estimate(value if np.isfinite(value) else np.nan, -np.inf, np.inf)
     t = _t_quantile((1 + confidence) / 2, n - 1) / np.sqrt(n)
-    low = sample.low.mean() - t * sample.low.std(ddof=1)
-    high = sample.high.mean() + t * sample.high.std(ddof=1)
-    return Estimate(value, float(low), float(high))
+    return Estimate(
+        value,
+        float(low.mean() - t * low.std(ddof=1)),
+        float(high.mean() + t * high.std(ddof=1)),
+    )
 
 
 def _t_quantile(p: float, degrees: int) -> float:

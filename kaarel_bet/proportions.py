@@ -1,6 +1,7 @@
-"""Shares of successes: intervals and tests, pure."""
+"""Shares of successes: intervals, tests, and whether answers are as often right as they are sure. Pure."""
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -41,6 +42,20 @@ def paired_difference(differences: Floats, confidence: float) -> Estimate:
     value = float(differences.mean())
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
     return Estimate(value, min(value, low), max(value, high))
+
+
+def brier(probabilities: Sequence[Floats], answers: Sequence[int]) -> float:
+    """Mean over items of the squared error summed over classes, 0 to 2 (Brier 1950)."""
+    pairs = zip(probabilities, answers, strict=True)
+    return float(np.mean([((given - np.eye(len(given))[a]) ** 2).sum() for given, a in pairs]))
+
+
+def expected_calibration_error(probabilities: Sequence[Floats], answers: Sequence[int]) -> float:
+    """Mean distance of accuracy from confidence, in ten bins of equal width (Guo et al. 2017)."""
+    confidence = np.array([given.max() for given in probabilities])
+    right = np.array([given.argmax() == a for given, a in zip(probabilities, answers, strict=True)])
+    bins = np.minimum((10 * confidence).astype(int), 9)
+    return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(bins))
 
 
 def percent(share: float) -> str:

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaarel_bet.proportions import mcnemar, wilson
+from kaarel_bet.proportions import brier, expected_calibration_error, mcnemar, wilson
 
 
 @given(n=st.integers(1, 500), data=st.data())
@@ -23,3 +24,13 @@ def test_mcnemar_is_the_two_sided_sign_test() -> None:
     assert mcnemar(5, 5) == 1.0
     assert mcnemar(0, 6) == mcnemar(6, 0) == pytest.approx(2 / 64)
     assert mcnemar(1, 9) == pytest.approx(2 * 11 / 1024)
+
+
+def test_brier_and_calibration_error() -> None:
+    sure, unsure = np.array([0.9, 0.1]), np.array([0.5, 0.5])
+    assert brier([sure], [0]) == pytest.approx(0.02)
+    assert brier([sure, unsure], [1, 0]) == pytest.approx((1.62 + 0.5) / 2)
+    assert expected_calibration_error([sure] * 10, [0] * 9 + [1]) == pytest.approx(0)
+    assert expected_calibration_error([sure] * 10, [1] * 10) == pytest.approx(0.9)
+    # Two bins, each of half the items: |1 - 0.5| and |0 - 0.9|
+    assert expected_calibration_error([unsure, sure], [0, 1]) == pytest.approx(0.7)

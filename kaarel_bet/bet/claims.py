@@ -1,0 +1,446 @@
+"""How a bet is decided: its claims and checks, as written in its file, judged by the observations.
+
+The author of a claim fixes its criteria before anything is trained. A criterion is settled when its
+whole interval lies on one side of the threshold; one that is surely missed decides a conjunction, and a
+check that fails leaves the claim undecided.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from backends.schema import did_you_mean
+from kaarel_bet.bet.evaluation import Evaluator, analytic_rows, beyond_range, foregone
+from kaarel_bet.bet.expressions import (
+    Aggregate,
+    Comparing,
+    Comparison,
+    ExpressionError,
+    Node,
+    Observed,
+    Operation,
+    as_constant,
+    parse_criterion,
+    parse_number,
+    replaced,
+)
+from kaarel_bet.bet.observations import Observations, Vocabulary
+from kaarel_bet.bet.schema import (
+    AllOf,
+    Also,
+    AnyOf,
+    Bet,
+    BetBase,
+    Claim,
+    Condition,
+    NoLeak,
+    Reading,
+    Surely,
+)
+from kaarel_bet.bet.tables import check_no_leak
+from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, criterion, settled
+from kaarel_bet.estimates import Estimate
+
+LEAVE_ONE_OUT = "leave_one_out"
+"""The check that no single cluster of rows turns a criterion; its value in the file is true."""
+
+_OPPOSITE: dict[Comparison, Comparison] = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+
+KeyPath = tuple[str | int, ...]
+
+
+# --- before anything is trained ----------------------------------------------------------------------
+
+
+def check_claims(bet: BetBase, vocabulary: Vocabulary) -> None:
+    """Reads every expression of the bet.
+
+    Raises:
+        ExpressionError: one is none, names something that does not exist, or can only come out one way.
+    """
+    analytic = bet.intervals.method == "analytic"
+    for name, claim in bet.claims.items():
+        for path, text in _expressions(claim.criteria, ("claims", name, "criteria")):
+            _at(path, lambda text=text: _check_criterion(text, vocabulary, analytic=analytic))
+        for place, reading in enumerate(claim.readings):
+            path = ("claims", name, "readings", place)
+            _at(path, lambda r=reading, c=claim: _check_replaced(r, c))
+            for _, criteria in _at(path, lambda r=reading, c=claim: list(_readings(r, c))):
+                for _, text in _expressions(criteria, path):
+                    _at(path, lambda text=text: parse_criterion(text, vocabulary))
+        unknown = set(claim.checks or ()) - set(bet.checks)
+        if unknown:
+            hint = did_you_mean(min(unknown), bet.checks)
+            raise ExpressionError(f"no check '{min(unknown)}'; {hint}", ("claims", name, "checks"))
+    for name, check in bet.checks.items():
+        if isinstance(check, NoLeak):
+            _check_tables(bet, check, ("checks", name))
+        elif isinstance(check, bool):
+            if name != LEAVE_ONE_OUT:
+                raise ExpressionError("must be an expression", ("checks", name))
+        else:
+            for path, text in _expressions((check,), ("checks", name)):
+                _at(path, lambda text=text: _check_criterion(text, vocabulary))
+    for place, further in enumerate(bet.report.also):
+        text = further.expression if isinstance(further, Also) else further
+        _at(("report", "also", place), lambda text=text: parse_number(text, vocabulary))
+
+
+def _at(path: KeyPath, check: Callable[[], Any]) -> Any:  # noqa: ANN401
+    try:
+        return check()
+    except ExpressionError as error:
+        raise ExpressionError(error.message, path, error.column) from error
+
+
+def _check_criterion(text: str, vocabulary: Vocabulary, *, analytic: bool = False) -> None:
+    comparing = parse_criterion(text, vocabulary)
+    if wrong := beyond_range(comparing):
+        raise ExpressionError(wrong)
+    certain = foregone(comparing)
+    if certain is not None:
+        raise ExpressionError(f"'{text.strip()}' can never {'fail' if certain else 'hold'}")
+    if analytic and analytic_rows(_against_constant(comparing)[0]) is None:
+        raise ExpressionError(
+            f"'{comparing.text}' has no analytic interval: mean(x) and mean(x) - mean(y) have; write it "
+            "so, or set intervals.method to bootstrap"
+        )
+
+
+def _check_replaced(reading: Reading, claim: Claim) -> None:
+    """Raises ExpressionError for a name to be replaced that no criterion has."""
+    texts = [text for _, text in _expressions(reading.criteria or claim.criteria, ("criteria",))]
+    for name in reading.replace:
+        if all(replaced(text, {name: "x"}) == replaced(text, {}) for text in texts):
+            raise ExpressionError(f"'{name}' stands in no criterion, so nothing would be replaced")
+
+
+def _check_tables(bet: BetBase, check: NoLeak, path: KeyPath) -> None:
+    tables = bet.data if isinstance(bet, Bet) else {}
+    parts = [f"{name}.{part}" for name, t in tables.items() if t.split for part in t.split.parts]
+    for name in check.between:
+        if name not in (*tables, *parts):
+            hint = did_you_mean(name, [*tables, *parts])
+            raise ExpressionError(f"no table '{name}'; {hint}", (*path, "between"))
+
+
+def _expressions(conditions: Sequence[Condition], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every expression of some conditions, and where it stands."""
+    for place, condition in enumerate(conditions):
+        where = (*path, place) if len(conditions) > 1 or path[-1] == "criteria" else path
+        match condition:
+            case str():
+                yield where, condition
+            case Surely():
+                yield (*where, "surely"), condition.surely
+            case AnyOf():
+                yield from _expressions(condition.any_of, (*where, "any_of"))
+            case AllOf():
+                yield from _expressions(condition.all_of, (*where, "all_of"))
+
+
+def _mapped(condition: Condition, change: Callable[[str], str]) -> Condition:
+    match condition:
+        case str():
+            return change(condition)
+        case Surely():
+            return Surely(surely=change(condition.surely))
+        case AnyOf():
+            return AnyOf(any_of=tuple(_mapped(one, change) for one in condition.any_of))
+        case AllOf():
+            return AllOf(all_of=tuple(_mapped(one, change) for one in condition.all_of))
+
+
+def _readings(
+    reading: Reading, claim: Claim
+) -> Iterator[tuple[dict[str, str], tuple[Condition, ...]]]:
+    """What is replaced, and the criteria that it leaves, for every combination."""
+    written = reading.criteria or claim.criteria
+    options = [[to] if isinstance(to, str) else list(to) for to in reading.replace.values()]
+    for chosen in itertools.product(*options):
+        names = dict(zip(reading.replace, chosen, strict=True))
+        yield names, tuple(_mapped(one, lambda text, n=names: replaced(text, n)) for one in written)
+
+
+# --- afterwards ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadingFound:
+    """The criteria read otherwise, and what they say before the checks."""
+
+    replaced: dict[str, str]
+    rewritten: bool
+    criteria: tuple[Criterion, ...]
+    holds: bool | None
+
+    @property
+    def words(self) -> str:
+        """How it is read."""
+        changes = [f"{old} as {new}" for old, new in self.replaced.items() if old != new]
+        return ", ".join(["criteria written otherwise"] * self.rewritten + changes) or "as agreed"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the criteria alone say."""
+        return _OUTCOMES[self.holds]
+
+
+_OUTCOMES: dict[bool | None, Outcome] = {True: "holds", False: "fails", None: "undecided"}
+
+
+@dataclass
+class Judge:
+    """Decides one bet's claims on one run's observations."""
+
+    bet: BetBase
+    vocabulary: Vocabulary
+    observations: Observations
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    seed: int
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Where expressions get their values."""
+        return Evaluator(self.observations, self.seed)
+
+    @property
+    def confidence(self) -> float:
+        """Of intervals, widened for the settings that were tried before (Bonferroni)."""
+        return 1 - (1 - self.bet.intervals.confidence) / self.bet.intervals.settings_tried
+
+    def estimate(self, expression: str) -> Estimate:
+        """The value and interval of an expression. Raises ExpressionError."""
+        return self._estimate(parse_number(expression, self.vocabulary))
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What became of every claim."""
+        checks = {name: self._check(name, check) for name, check in self._checks().items()}
+        return tuple(self._verdict(name, claim, checks) for name, claim in self.bet.claims.items())
+
+    def readings(self, claim: str) -> list[ReadingFound]:
+        """The claim's criteria in every other reading, and first as agreed, if there are others."""
+        written = self.bet.claims[claim]
+        found = {
+            criteria: ReadingFound(names, bool(reading.criteria), *self._judged(criteria))
+            for reading in (Reading(), *written.readings)
+            for names, criteria in _readings(reading, written)
+        }
+        return list(found.values()) if written.readings else []
+
+    def thresholds(self) -> dict[str, float]:
+        """Label -> the level that a criterion compares one aggregated probability with."""
+        found: dict[str, float] = {}
+        for claim in self.bet.claims.values():
+            for _, text in _expressions(claim.criteria, ("criteria",)):
+                comparing = parse_criterion(text, self.vocabulary)
+                level = as_constant(comparing.right)
+                match comparing.left:
+                    case Aggregate(arguments=(Observed(exponential=True),)) if level:
+                        found[f"threshold {level:g}"] = level
+                    case _:
+                        pass
+        return found
+
+    # --- claims ------------------------------------------------------------------------------------
+
+    def _verdict(self, name: str, claim: Claim, checks: dict[str, Check]) -> Verdict:
+        criteria, holds = self._judged(claim.criteria)
+        wanted = checks if claim.checks is None else claim.checks
+        rests_on = [checks[check] for check in wanted if check in checks]
+        decided: Outcome = _OUTCOMES[holds] if all(c.passed for c in rests_on) else "undecided"
+        return Verdict(
+            name=name,
+            claim=f"{claim.text or name}. As agreed before training: {self._agreed(claim)}",
+            outcome=decided,
+            summary=_in_plain_words(claim, decided, criteria, rests_on),
+            criteria=criteria,
+            checks=tuple(rests_on),
+        )
+
+    def _agreed(self, claim: Claim) -> str:
+        by = self.bet.intervals
+        rows = "rows" if by.cluster == "row" else f"clusters of rows by {by.cluster}"
+        over = rows if self.bet.replicate.training == 1 else f"{rows} and trainings"
+        method = "bootstrap" if by.method == "bootstrap" else "analytic"
+        return (
+            f"{' and '.join(in_words(one) for one in claim.criteria)}; with "
+            f"{100 * self.confidence:.4g} % {method} intervals over {over}"
+        )
+
+    def _judged(self, conditions: Sequence[Condition]) -> tuple[tuple[Criterion, ...], bool | None]:
+        """Every criterion, and whether all conditions hold: surely, surely not, or neither."""
+        criteria: list[Criterion] = []
+
+        def judge(condition: Condition) -> bool | None:
+            match condition:
+                case str() | Surely():
+                    text = condition if isinstance(condition, str) else condition.surely
+                    found = self._criterion(parse_criterion(text, self.vocabulary))
+                    criteria.append(found)
+                    return found.holds
+                case AnyOf():
+                    return _any([judge(one) for one in condition.any_of])
+                case AllOf():
+                    return _all([judge(one) for one in condition.all_of])
+
+        holds = _all([judge(condition) for condition in conditions])
+        return tuple(dict.fromkeys(criteria)), holds
+
+    def _criterion(self, comparing: Comparing) -> Criterion:
+        node, sign, threshold, text = _against_constant(comparing)
+        return criterion(text, self._estimate(node), sign, threshold)
+
+    def _estimate(self, node: Node) -> Estimate:
+        if self.bet.intervals.method == "analytic":
+            return self.evaluator.analytic(node, self.confidence)
+        return self.evaluator.bootstrap(node, self.confidence)
+
+    # --- checks ------------------------------------------------------------------------------------
+
+    def _checks(self) -> dict[str, Condition | NoLeak]:
+        """Those of the file; that no cluster decides alone comes last."""
+        checks = {n: check for n, check in self.bet.checks.items() if not isinstance(check, bool)}
+        if self.bet.checks.get(LEAVE_ONE_OUT):
+            checks[LEAVE_ONE_OUT] = ""
+        return checks
+
+    def _check(self, name: str, check: Condition | NoLeak) -> Check:
+        title = name.replace("_", " ")
+        if isinstance(check, NoLeak):
+            one, other = (self.tables[table] for table in check.between)
+            found = check_no_leak(one, other, check.on)
+            detail = (
+                f"{found} of {len(other)} rows of {check.between[1]} have a {check.on} that stands in "
+                f"{check.between[0]}; needed: 0"
+            )
+            return Check(name=title, passed=found == 0, detail=detail)
+        if name == LEAVE_ONE_OUT:
+            return self._leave_one_out(title)
+        passed, detail = self._condition(check)
+        return Check(name=title, passed=passed, detail=detail)
+
+    def _condition(self, condition: Condition) -> tuple[bool, str]:
+        """By the value, unless it says `surely`; where scores are intervals, all they leave open counts."""
+        match condition:
+            case AnyOf() | AllOf():
+                inner = condition.any_of if isinstance(condition, AnyOf) else condition.all_of
+                found = [self._condition(one) for one in inner]
+                word = " or " if isinstance(condition, AnyOf) else "; "
+                passed = any if isinstance(condition, AnyOf) else all
+                return passed(p for p, _ in found), word.join(detail for _, detail in found)
+            case Surely():
+                c = self._criterion(parse_criterion(condition.surely, self.vocabulary))
+                figures = f"{c.value:.3g} ({c.low:.3g} to {c.high:.3g})"
+                needed = f"surely {c.comparison} {c.threshold:g}"
+                return bool(c.holds), f"{c.name} is {figures}; needed: {needed}"
+            case str():
+                return self._by_value(parse_criterion(condition, self.vocabulary))
+
+    def _by_value(self, comparing: Comparing) -> tuple[bool, str]:
+        difference = Operation("-", comparing.left, comparing.right, "number")
+        passed = settled(*self.evaluator.bounds(difference), comparing.comparison, 0.0)
+        value, other = (self.evaluator.value(side) for side in (comparing.left, comparing.right))
+        needed = f"{comparing.comparison} {other:.4g}"
+        return bool(passed), f"{comparing.text} is {value:.3g}; needed: {needed}"
+
+    def _leave_one_out(self, title: str) -> Check:
+        """An interval covers less than it says where few rows carry a mean."""
+        overturned: list[str] = []
+        shares: list[str] = []
+        for claim in self.bet.claims.values():
+            for _, text in _expressions(claim.criteria, ("criteria",)):
+                node, sign, threshold, name = _against_constant(
+                    parse_criterion(text, self.vocabulary)
+                )
+                overturned += self._overturning(node, sign, threshold, name)
+                shares += self._largest_shares(node)
+        detail = overturned[0] if overturned else "no single one's absence overturns a criterion"
+        return Check(
+            name=title,
+            passed=not overturned,
+            detail="; ".join([detail, *dict.fromkeys(shares)]),
+        )
+
+    def _overturning(
+        self, node: Node, sign: Comparison, threshold: float, name: str
+    ) -> Iterator[str]:
+        resamples = self.evaluator.resamples(node)
+        if resamples is None:
+            return
+        whole = settled(*resamples.interval(self.confidence), sign, threshold)
+        for place, cluster in enumerate(resamples.clusters):
+            low, high = resamples.interval(self.confidence, without=place)
+            if whole is not None and settled(low, high, sign, threshold) != whole:
+                yield f"without {cluster}, {name} is {low:.2g} to {high:.2g}"
+
+    def _largest_shares(self, node: Node) -> Iterator[str]:
+        """Whether few rows carry the means of probabilities, in words."""
+        match node:
+            case Operation():
+                yield from self._largest_shares(node.left)
+                yield from self._largest_shares(node.right)
+            case Aggregate(function="mean", arguments=(Observed(exponential=True) as p,)):
+                sample = self.evaluator.rows(p, middle=True)
+                by_row = sample.low.mean(axis=0)
+                if by_row.any():
+                    largest = int(by_row.argmax())
+                    yield (
+                        f"the largest share of mean(P({p.candidate} | {p.question}, {p.arm})) is "
+                        f"{by_row[largest] / by_row.sum():.0%} ({sample.clusters[largest]})"
+                    )
+
+
+def _all(parts: Sequence[bool | None]) -> bool | None:
+    """What is surely missed decides, whatever else is open (Kleene's three-valued "and")."""
+    return False if False in parts else None if None in parts else True
+
+
+def _any(parts: Sequence[bool | None]) -> bool | None:
+    return True if True in parts else None if None in parts else False
+
+
+def _against_constant(comparing: Comparing) -> tuple[Node, Comparison, float, str]:
+    """A comparison as (expression, sign, number, words)."""
+    right = as_constant(comparing.right)
+    if right is not None:
+        return comparing.left, comparing.comparison, right, comparing.text
+    left = as_constant(comparing.left)
+    if left is not None:
+        return comparing.right, _OPPOSITE[comparing.comparison], left, comparing.right_text
+    text = f"{comparing.text} - ({comparing.right_text})"
+    difference = Operation("-", comparing.left, comparing.right, "number")
+    return difference, comparing.comparison, 0.0, text
+
+
+def in_words(condition: Condition) -> str:
+    """A condition as written, on one line."""
+    match condition:
+        case str():
+            return " ".join(condition.split())
+        case Surely():
+            return condition.surely
+        case AnyOf():
+            return f"({' or '.join(in_words(one) for one in condition.any_of)})"
+        case AllOf():
+            return f"({' and '.join(in_words(one) for one in condition.all_of)})"
+
+
+def _in_plain_words(
+    claim: Claim, decided: Outcome, criteria: Sequence[Criterion], checks: Sequence[Check]
+) -> str:
+    figures = "; ".join(
+        f"{c.name} is {c.value:.2g} ({c.low:.2g} to {c.high:.2g}; needed: {c.comparison} "
+        f"{c.threshold:g})"
+        for c in criteria
+    )
+    if decided == "undecided":
+        reasons = [f"the check '{check.name}' failed" for check in checks if not check.passed]
+        reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
+        return f"{claim.undecided.rstrip('.')}: {'; '.join(reasons)}. {figures}."
+    words = claim.holds if decided == "holds" else claim.fails
+    missed = [c.name for c in criteria if c.holds is False]
+    note = f" Not met: {'; '.join(missed)}." if decided == "fails" else ""
+    return f"{words.rstrip('.')}. {figures}.{note}"

@@ -1,0 +1,134 @@
+"""The evidence table: everything that a claim, a check or a table of the report is computed from."""
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+
+import numpy as np
+
+from kaarel_bet.estimates import Sample
+
+Range = tuple[float, float]
+"""The least and the most that a quantity can be."""
+
+LOG_PROBABILITY: Range = (-math.inf, 0.0)
+SHARE: Range = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One number about one row, known to lie between `low` and `high`.
+
+    `quantity` is what it is: `logP` and `logP_first` (natural logarithms, of a `candidate`), `acc`,
+    `acc_norm`, or a grader's name. `part` tells apart what one row has several of: phrasings and samples.
+    """
+
+    arm: str
+    replicate: int
+    question: str
+    draw: int
+    row: str
+    part: int
+    cluster: str
+    quantity: str
+    candidate: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """What can be said of a question before it is asked.
+
+    `quantities` are those that it is observed in, with their ranges; `candidates` those of `logP`.
+    Questions of the same `table` are about the same rows in the same order.
+    """
+
+    arms: frozenset[str]
+    quantities: Mapping[str, Range]
+    candidates: tuple[str, ...] = ()
+    table: str = ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Everything that an expression may name."""
+
+    arms: Sequence[str]
+    questions: Mapping[str, Question]
+    parameters: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+Key = tuple[str, str, str, str]
+"""Quantity, candidate (or nothing), question, arm."""
+
+
+class Observations:
+    """All of a run's observations, by what they are of."""
+
+    def __init__(self, observations: Iterable[Observation]) -> None:
+        self._found: defaultdict[Key, list[Observation]] = defaultdict(list)
+        for one in observations:
+            self._found[one.quantity, one.candidate, one.question, one.arm].append(one)
+        self._samples: dict[Key, Sample] = {}
+
+    def keys(self) -> list[Key]:
+        """What there are observations of, in the order they came."""
+        return list(self._found)
+
+    def of(self, quantity: str, question: str, arm: str, candidate: str = "") -> list[Observation]:
+        """The observations of one quantity, in the order they came."""
+        return self._found.get((quantity, candidate, question, arm), [])
+
+    def sample(self, quantity: str, question: str, arm: str, candidate: str = "") -> Sample:
+        """One quantity for every row, (replicates and draws, rows); a row with several parts has several.
+
+        Raises:
+            KeyError: there is no such observation.
+        """
+        key = (quantity, candidate, question, arm)
+        if key not in self._samples:
+            if key not in self._found:
+                raise KeyError(key)
+            self._samples[key] = _sample(self._found[key], source=(arm, question))
+        return self._samples[key]
+
+    def as_csv(self) -> str:
+        """The whole table, a line an observation."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(column.name for column in fields(Observation))
+        for found in self._found.values():
+            writer.writerows(astuple(one) for one in found)
+        return text.getvalue()
+
+
+_ENDS = ("low", "high")
+
+
+def _sample(found: Sequence[Observation], source: tuple[str, str]) -> Sample:
+    by_run: defaultdict[tuple[int, int], list[Observation]] = defaultdict(list)
+    for one in found:
+        by_run[one.replicate, one.draw].append(one)
+    runs = [by_run[run] for run in sorted(by_run)]
+    assert len({len(run) for run in runs}) == 1, f"runs of {source} have different numbers of rows"
+    clusters = [tuple(one.cluster for one in run) for run in runs]
+    if (
+        len(set(clusters)) > 1
+    ):  # each replicate has rows of its own: its first is as good as another's
+        clusters = [tuple(f"{source[1]} {place}" for place in range(len(runs[0])))]
+    low, high = (np.array([[getattr(one, end) for one in run] for run in runs]) for end in _ENDS)
+    draws = len({one.draw for one in found})
+    if draws > 1 and len(runs) > draws:  # of one training, draws of examples are not independent
+        low, high = (ends.reshape(-1, draws, ends.shape[1]).mean(axis=1) for ends in (low, high))
+        draws = 1
+    return Sample(
+        low=low,
+        high=high,
+        clusters=clusters[0],
+        # Draws of examples differ by question, trainings by arm.
+        runs=(source[0], source[1] if draws > 1 else ""),
+    )
