@@ -1,0 +1,308 @@
+"""The questions: what an evaluation asks of whom, in which words, and the queries that it makes."""
+
+import itertools
+import random
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backends.data import GenerationQuery, Message, ScoringQuery
+from backends.errors import SettingsError
+from kaarel_bet.bet import schema
+from kaarel_bet.bet.arms import Trained, first, matching, table_names, variants
+from kaarel_bet.bet.graders import UNBUILT, grade, graders_of
+from kaarel_bet.bet.prompts import (
+    Context,
+    Form,
+    Prompts,
+    cell,
+    check_text,
+    fill,
+    options_of,
+    unknown,
+)
+from kaarel_bet.bet.schema import Bet
+from kaarel_bet.experiments.interface import BASE, Evaluation, Row, Tokenize
+
+TRAINED_ON = "trained_on"
+"""What `rows` is for an evaluation that asks every trained arm its own rows."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A question as it is asked: in these forms (several are phrasings), of these arms."""
+
+    name: str
+    evaluation: str
+    spec: schema.Evaluation
+    forms: tuple[Form, ...] = ()
+    system: str | None = None
+    arms: tuple[str, ...] = ()
+    own_rows_of: str | None = None
+    """The arm whose training rows are asked."""
+    tables: tuple[str, ...] = ()
+    """Where the rows are from."""
+
+    @property
+    def where(self) -> str:
+        """The evaluation's key."""
+        return f"evaluations.{self.evaluation}"
+
+    @property
+    def table(self) -> str:
+        """Questions alike in this are about the same rows, in the same order, as often each."""
+        spec = self.spec
+        rows = f"{TRAINED_ON}.{self.own_rows_of}" if self.own_rows_of else spec.rows
+        parts = max(1, len(self.forms)) * (spec.generate.samples if spec.generate else 1)
+        words = [rows or self.evaluation, *(f"{c}={v}" for c, v in sorted(spec.where.items()))]
+        words += [f"the first {spec.take}"] if spec.take is not None else []
+        words += [f"{parts} times"] if parts > 1 else []
+        return ", ".join(words)
+
+    def rows(self, tables: Mapping[str, Sequence[Row]]) -> list[Row]:
+        """Those of its tables; where it has none, one that stands for them."""
+        return [row for name in self.tables for row in tables[name]] or [{"id": self.evaluation}]
+
+    def asked(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of the rows that are asked. Raises SettingsError if there are not so many."""
+        chosen, take = matching(rows, self.spec.where, f"{self.where}.where"), self.spec.take
+        if self.own_rows_of is not None:  # arms have different numbers of them
+            return chosen[:take]
+        return first(chosen, take, f"{self.where}.take", self.spec.rows or self.evaluation)
+
+    def answers(self, row: Row) -> dict[str, str]:
+        """Label -> answer to be scored, as the row has it."""
+        spec = self.spec
+        if spec.options is not None:
+            options = options_of(row, spec.options, f"{self.where}.options")
+            return {str(place): text for place, text in enumerate(options)}
+        return {
+            name: fill(text, row, f"{self.where}.candidates.{name}")
+            for name, text in (spec.candidates or {}).items()
+        }
+
+    def right(self, row: Row) -> int | None:
+        """The place of the right answer among them, where one is. Raises SettingsError if it is none."""
+        spec = self.spec
+        if spec.answer is None:
+            return None
+        if spec.candidates is not None:
+            return list(spec.candidates).index(spec.answer)
+        place = cell(row, spec.answer, f"{self.where}.answer")
+        n = len(self.answers(row))
+        if type(place) is not int or not 0 <= place < n:
+            what = f"column '{spec.answer}' of row {row['id']} is {place!r}"
+            raise SettingsError(f"{self.where}.answer: {what}, not a place from 0 to {n - 1}")
+        return place
+
+
+def askings(bet: Bet, prompts: Prompts) -> list[Asking]:
+    """Every question, in the order of the file. Raises SettingsError for a name that does not exist."""
+    found = {}
+    for name, spec in bet.evaluations.items():
+        for one in _askings(bet, prompts, name, spec):
+            if one.name in found:
+                raise SettingsError(f"{one.where}: two of its questions are called {one.name}")
+            found[one.name] = one
+    return list(found.values())
+
+
+def _askings(bet: Bet, prompts: Prompts, name: str, spec: schema.Evaluation) -> Iterator[Asking]:
+    where = f"evaluations.{name}"
+    _check(bet, name, spec, where)
+    if spec.given is not None:
+        yield Asking(name, name, spec, tables=(spec.rows,) if spec.rows else ())
+        return
+    arms = _arms(bet, spec, where)
+    named = spec.prompts or (spec.prompt or "",)
+    tables: dict[str | None, tuple[str, ...]] = {None: (spec.rows,) if spec.rows else ()}
+    if spec.rows == TRAINED_ON:
+        of = {one.name: tuple(dict.fromkeys(s.rows for s in one.sets)) for one in variants(bet)}
+        tables = {arm: of[arm] for arm in arms if arm != BASE}
+    systems = spec.system if isinstance(spec.system, dict) else {"": spec.system}
+    for prompt, (label, system), owner in itertools.product(named, systems.items(), tables):
+        forms = prompts.of(prompt, f"{where}.prompts" if spec.prompts else f"{where}.prompt")
+        if len(named) > 1 and not prompt.isidentifier():
+            what = "of several each needs a name: put it into 'prompts'"
+            raise SettingsError(f"{where}.prompts: {what}")
+        if system is not None and any(form.text is not None for form in forms):
+            raise SettingsError(f"{where}.system: goes with a chat; prompt '{prompt}' is a text")
+        parts = [prompt if len(named) > 1 else "", label, owner or ""]
+        called = ".".join(filter(None, [name, "_".join(filter(None, parts))]))
+        whom = arms if owner is None else tuple(arm for arm in arms if arm in (BASE, owner))
+        yield Asking(called, name, spec, forms, system, whom, owner, tables[owner])
+
+
+def _arms(bet: Bet, spec: schema.Evaluation, where: str) -> tuple[str, ...]:
+    """Who is asked: an entry stands for all the arms that it expands to."""
+    entries = {BASE: BASE} | {one.name: one.entry for one in variants(bet)}
+    for arm in spec.arms or ():
+        if arm not in {*entries, *entries.values()}:
+            raise unknown("arm", arm, {*entries, *entries.values()}, f"{where}.arms")
+    return tuple(
+        arm for arm, entry in entries.items() if spec.arms is None or {arm, entry} & {*spec.arms}
+    )
+
+
+def _check(bet: Bet, name: str, spec: schema.Evaluation, where: str) -> None:
+    graders_of(bet, name, spec)
+    tables, examples = table_names(bet), spec.examples
+    known = tables if spec.given is not None else [*tables, TRAINED_ON]
+    if spec.rows is not None and spec.rows not in known:
+        raise unknown("table", spec.rows, known, f"{where}.rows")
+    if examples is not None and examples.rows not in tables:
+        raise unknown("table", examples.rows, tables, f"{where}.examples.rows")
+    if spec.candidates is not None and spec.answer not in (None, *spec.candidates):
+        raise unknown("candidate", str(spec.answer), spec.candidates, f"{where}.answer")
+    texts = {f"candidates.{label}": text for label, text in (spec.candidates or {}).items()}
+    texts |= {"delimiter": spec.delimiter, "given": spec.given or ""}
+    texts |= {"examples.answer": examples.answer if examples else ""}
+    systems = spec.system if isinstance(spec.system, dict) else {"": spec.system}
+    texts |= {f"system.{label}".rstrip("."): text or "" for label, text in systems.items()}
+    for key, text in texts.items():
+        check_text(text, f"{where}.{key}")
+
+
+# --- queries ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Makes the evaluations of a bet's questions from its tables."""
+
+    bet: Bet
+    tables: Mapping[str, Sequence[Row]]
+    trained: Sequence[Trained]
+    tokenize: Tokenize
+    seed: int
+
+    def evaluations(self, asked: Asking) -> Iterator[Evaluation]:
+        """One a draw of examples and, for training rows, a replicate."""
+        base = [BASE] * (BASE in asked.arms)
+        if asked.own_rows_of is None:
+            models = base + [one.arm.name for one in self.trained if one.arm.arm in asked.arms]
+            if models:  # none, where `each` found no rows for the arms
+                yield from self._drawn(asked, asked.rows(self.tables), models)
+            return
+        for one in self.trained:
+            if one.arm.arm == asked.own_rows_of:
+                of = {(table, row["id"]): row for table, row in one.rows}
+                if len({row for _, row in of}) < len(of):
+                    tables = " and ".join(asked.tables)
+                    what = f"rows of {tables} have the same ids; give them a column id"
+                    raise SettingsError(f"{asked.where}.rows: {what}")
+                models = [*base, one.arm.name]
+                yield from self._drawn(asked, [*of.values()], models, one.arm.replicate)
+
+    def _drawn(
+        self, asked: Asking, rows: Sequence[Row], models: list[str], replicate: int | None = None
+    ) -> Iterator[Evaluation]:
+        chosen, spec = asked.asked(rows), asked.spec
+        self._check(asked, chosen)
+        words = f"{asked.table}, asked in {' and '.join(form.where for form in asked.forms)}"
+        words += f" after {spec.examples.n} examples" if spec.examples else ""
+        table = asked.tables[0] if len(asked.tables) == 1 else None
+        for draw in range(1, (spec.examples.draws if spec.examples else 1) + 1):
+            name = asked.name + (f"-{replicate}" if replicate not in (None, 1) else "")
+            name += f"-draw-{draw}" if draw > 1 else ""
+            queries: list[Any] = [
+                self._query(asked, row, place, examples)
+                for row, examples in zip(chosen, self._examples(asked, chosen, draw), strict=True)
+                for place in range(len(asked.forms))
+            ]
+            said = spec.description or words
+            yield Evaluation(name, asked.name, said, models, queries, replicate, draw, table)
+
+    def _query(
+        self, asked: Asking, row: Row, place: int, examples: Sequence[Row]
+    ) -> ScoringQuery | GenerationQuery:
+        form, how = asked.forms[place], asked.spec.generate
+        query_id = f"{row['id']}/{place + 1}" if len(asked.forms) > 1 else row["id"]
+        context = self._context(asked, row, form, examples)
+        fields: dict[str, Any] = {"id": query_id}
+        fields["prompt" if isinstance(context, str) else "messages"] = context
+        if form.prefill is not None:
+            fields["prefill"] = form.prefilled(row)
+        if how is None:
+            return ScoringQuery(**fields, candidates=self._candidates(asked, row, form))
+        # Equal seeds would give all rows the same luck, so that they were no independent evidence.
+        seed = zlib.crc32(f"{self.seed}/{asked.name}/{query_id}".encode()) if how.temperature else 0
+        fields |= {"max_tokens": how.max_tokens, "temperature": how.temperature}
+        return GenerationQuery(**fields, n_samples=how.samples, seed=seed)
+
+    def _context(self, asked: Asking, row: Row, form: Form, examples: Sequence[Row]) -> Context:
+        """The prompt after the examples: earlier turns, or texts set off by blank lines."""
+        system = None if asked.system is None else fill(asked.system, row, f"{asked.where}.system")
+        context = form.context(row, system)
+        turns: list[Message] = []
+        texts: list[str] = []
+        told = asked.spec.examples.answer if asked.spec.examples else ""
+        for one in examples:
+            shown, answer = form.context(one), fill(told, one, f"{asked.where}.examples.answer")
+            answer = (form.prefilled(one) or "") + form.answer(_delimiter(asked, one) + answer)
+            if isinstance(shown, str):
+                texts.append(shown + answer)
+            else:
+                turns += [turn for turn in shown if turn.role != "system"]
+                turns.append(Message(role="assistant", content=answer))
+        if isinstance(context, str):
+            return "\n\n".join([*texts, context])
+        n_system = int(context[0].role == "system")
+        return (*context[:n_system], *turns, *context[n_system:])
+
+    def _candidates(self, asked: Asking, row: Row, form: Form) -> dict[str, str]:
+        """Raises SettingsError for answers that can't be told apart."""
+        between, options = _delimiter(asked, row), asked.spec.options is not None
+        answers = asked.answers(row)
+        found = {label: form.answer(between + answer) for label, answer in answers.items()}
+        seen: dict[Any, str] = {}
+        for label, text in found.items():
+            key = f"{asked.where}.options" if options else f"{asked.where}.candidates.{label}"
+            if not (text and answers[label]):
+                raise SettingsError(f"{key}: is empty in row {row['id']}")
+            same = text if options else self.tokenize(text)
+            if same in seen:
+                what = "is the same text" if options else "has the same tokens"
+                raise SettingsError(f"{key}: {what} as {seen[same]} in row {row['id']}: {text!r}")
+            seen[same] = label
+        return found
+
+    def _examples(self, asked: Asking, rows: Sequence[Row], draw: int) -> Sequence[Sequence[Row]]:
+        """The few-shot examples of every row in one of the draws."""
+        spec = asked.spec.examples
+        if spec is None:
+            return [()] * len(rows)
+        shown, where = list(self.tables[spec.rows]), f"{asked.where}.examples"
+        beginning = first(shown, spec.n, f"{where}.n", spec.rows)
+        whole = spec.rows.partition(".")[0]
+        same = whole in {table.partition(".")[0] for table in asked.tables}
+        if same and {row["id"] for row in rows} & {row["id"] for row in shown}:
+            raise SettingsError(
+                f"{where}.rows: rows that are asked could be their own examples; split {whole}, as in "
+                "split: {test: 20, train: rest}"
+            )
+        rng = random.Random(f"few-shot/{self.seed}/{draw - 1}")
+        if spec.choose == "per_row":
+            return [rng.sample(shown, spec.n) for _ in rows]
+        return [beginning if spec.choose == "first" else rng.sample(shown, spec.n)] * len(rows)
+
+    def _check(self, asked: Asking, rows: Sequence[Row]) -> None:
+        """Raises SettingsError for what can be wrong with the rows."""
+        for form in asked.forms:
+            contexts = [form.context(row) for row in rows]
+            if len(rows) > 1 and contexts.count(contexts[0]) == len(rows):
+                raise SettingsError(
+                    f"{form.where}: is the same for all {len(rows)} rows of {asked.name}; name a "
+                    "column, as in {id}"
+                )
+        graders = graders_of(self.bet, asked.evaluation, asked.spec)
+        for row in rows:
+            asked.right(row)
+            for name, grader in graders.items():
+                if grader.rule not in UNBUILT:
+                    grade(grader, "", row, f"{asked.where}.graders.{name}")
+
+
+def _delimiter(asked: Asking, row: Row) -> str:
+    return fill(asked.spec.delimiter, row, f"{asked.where}.delimiter")
