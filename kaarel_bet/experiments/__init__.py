@@ -1,26 +1,31 @@
-"""The experiments by name. To add one: its settings and class here, and its section in config.yaml."""
+"""Which class runs a bet. Only ARC's is not all said in its file."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from backends.schema import Strict
-from kaarel_bet.experiments.arc.experiment import Arc
-from kaarel_bet.experiments.arc.settings import ArcSettings
-from kaarel_bet.experiments.conditional_rule.experiment import ConditionalRule
-from kaarel_bet.experiments.conditional_rule.settings import ConditionalRuleSettings
+from kaarel_bet.bet.schema import Bet, BetBase
 from kaarel_bet.experiments.interface import Experiment
-from kaarel_bet.experiments.inverse_scaling.experiment import InverseScaling
-from kaarel_bet.experiments.inverse_scaling.settings import InverseScalingSettings
-
-SETTINGS: dict[str, type[Strict]] = {
-    "conditional_rule": ConditionalRuleSettings,
-    "inverse_scaling": InverseScalingSettings,
-    "arc": ArcSettings,
-}
-"""Experiment name -> the type of its settings."""
-
-_CLASSES = {"conditional_rule": ConditionalRule, "inverse_scaling": InverseScaling, "arc": Arc}
 
 
-def open_experiment(name: str, settings: Any, seed: int) -> Experiment:  # noqa: ANN401
-    """The named experiment with its settings (an instance of `SETTINGS[name]`)."""
-    return _CLASSES[name](settings, seed)
+def kind_of(data: Mapping[str, Any]) -> type[BetBase]:
+    """The type of a bet's file: ARC's has sets of tasks, where others have data, prompts and arms."""
+    if "sets" not in data:
+        return Bet
+    from kaarel_bet.experiments.arc.settings import ArcBet
+
+    return ArcBet
+
+
+def open_experiment(bet: BetBase, folder: Path, seed: int) -> Experiment:
+    """What runs a bet whose files are in `folder`."""
+    # Imported here: other bets need not wait for it.
+    if isinstance(bet, Bet):
+        from kaarel_bet.bet.design import BetExperiment
+
+        return BetExperiment(bet, folder, seed)
+    from kaarel_bet.experiments.arc.experiment import Arc
+    from kaarel_bet.experiments.arc.settings import ArcBet
+
+    assert isinstance(bet, ArcBet)
+    return Arc(bet, seed)

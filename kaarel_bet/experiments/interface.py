@@ -1,36 +1,34 @@
-"""What an experiment is: pure functions from settings to data, and from scores to verdicts.
+"""What an experiment is: pure functions from settings to data, and from answers to observations.
 
 No network and no model. The one thing that data may depend on beside settings and seed is how a
 text falls into tokens, which is handed in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from backends.data import (
-    GenerationQuery,
-    GenerationResult,
-    LogProbability,
-    ScoringQuery,
-    ScoringResult,
-    SearchQuery,
-    SearchResult,
-    TrainingExample,
-)
+from backends.data import GenerationQuery, ScoringQuery, SearchQuery, TrainingExample
 from backends.interface import LossOn
-from backends.schema import Strict
-from kaarel_bet.claims import Verdict
+from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.bet.schema import BetBase
 from kaarel_bet.content import Section
+from kaarel_bet.manifest import ArmEntry, EvaluationEntry
 
 Tokenize = Callable[[str], tuple[int, ...]]
+Row = Mapping[str, Any]
+"""Column -> value; `id` is a text that no other row of the table has."""
+
+BASE = "base"
+"""The arm that is the untouched base model; every bet has it."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What an arm is fine-tuned on. `starts_from` names the arm it continues, None for the base.
+    """What a model is fine-tuned on. `starts_from` names the model it goes on from, None for the base.
 
-    `seed` is added to the run's: arms that are to differ by chance alone have different ones.
+    `seed` is added to the run's: models that are to differ by chance alone have different ones.
+    `settings` are the arm's own, by dotted path.
     """
 
     examples: Sequence[TrainingExample]
@@ -38,85 +36,103 @@ class Training:
     loss_on: LossOn = "completion"
     starts_from: str | None = None
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One model under test; without training it is the untouched base model."""
+    """One training of an arm: a model under test. Without training it is the untouched base model.
+
+    `name` is the model's, unique in the run; `arm` and `replicate` (from 1) say what it is of.
+    """
 
     name: str
     description: str
     training: Training | None
+    arm: str
+    replicate: int = 1
+    role: str = "treatment"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A named list of one or more queries, all of the same kind, asked of some arms."""
+    """A named list of one or more queries, all of the same kind, asked of some models.
+
+    It is one `question` (what claims name), in one `draw` of its few-shot examples. `replicate` is that of
+    its rows, where they are one replicate's.
+    """
 
     name: str
+    question: str
     description: str
     arms: Sequence[str]
     queries: Sequence[ScoringQuery] | Sequence[GenerationQuery] | Sequence[SearchQuery]
+    replicate: int | None = None
+    draw: int = 1
+    table: str | None = None
 
 
 @dataclass(frozen=True)
 class Design:
     """All of an experiment's data. `notes` (what was drawn, what was excluded) go into the manifest.
 
-    `items` are records that `Experiment.findings` gets back with the scores: what must be known of the
-    queries to judge the answers.
+    `tables` are the rows that it was made of, which come back with the answers.
     """
 
     arms: Sequence[Arm]
     evaluations: Sequence[Evaluation]
     notes: Mapping[str, object] = field(default_factory=dict)
-    items: Sequence[Strict] = ()
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, Sequence[Row]])
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Everything the test step found: arm -> evaluation -> results, in the order of the queries."""
+class Asked:
+    """What one model answered to one evaluation: one result a query, in the order of the queries."""
 
-    scoring: Mapping[str, Mapping[str, Sequence[ScoringResult]]]
-    generation: Mapping[str, Mapping[str, Sequence[GenerationResult]]]
-    items: Sequence[Mapping[str, Any]] = ()
-    """The records of `Design.items`, as plain data."""
-    search: Mapping[str, Mapping[str, Sequence[SearchResult]]] = field(
-        default_factory=dict[str, Mapping[str, Sequence[SearchResult]]]
-    )
-
-    def totals(self, arm: str, evaluation: str, candidate: str) -> list[LogProbability]:
-        """The whole-string log-probabilities of one candidate, one a query."""
-        return [r.candidates[candidate].total for r in self.scoring[arm][evaluation]]
-
-    def first_tokens(self, arm: str, evaluation: str, candidate: str) -> list[LogProbability]:
-        """The first-token log-probabilities of one candidate, one a query."""
-        return [r.candidates[candidate].first_token for r in self.scoring[arm][evaluation]]
+    arm: ArmEntry
+    evaluation: EvaluationEntry
+    results: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What an experiment makes of its scores: the verdicts, and what a reader needs to see."""
+class Answers:
+    """Everything the test step found, and the tables that it is about."""
 
-    question: str
-    verdicts: Sequence[Verdict]
-    sections: Sequence[Section]
+    asked: Sequence[Asked]
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, Sequence[Row]])
 
 
 class Experiment(Protocol):
-    """One experiment with its settings."""
+    """One bet with its settings."""
+
+    @property
+    def bet(self) -> BetBase:
+        """What it claims."""
+        ...
+
+    def vocabulary(self) -> Vocabulary:
+        """What claims and checks may name. Raises SettingsError for a name that does not exist."""
+        ...
+
+    def unbuilt(self) -> str | None:
+        """What of the bet can be read and checked but not run yet, in words."""
+        return None
 
     def design(self, tokenize: Tokenize) -> Design:
         """The training sets and evaluations. Raises SettingsError if the settings can't be met."""
         ...
 
-    def follow_ups(self, scores: Scores) -> Sequence[Evaluation]:
+    def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
         """Evaluations whose queries depend on the answers to the design's, which are all there is yet.
 
         Asked for once in a run; their names are none of the design's.
         """
         return ()
 
-    def findings(self, scores: Scores) -> Findings:
-        """The verdicts on the experiment's claims and the content of its report."""
+    def observe(self, answers: Answers) -> Iterable[Observation]:
+        """The answers as observations: all that claims, checks and tables are computed from."""
+        ...
+
+    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+        """The content of the report that is this experiment's own."""
         ...

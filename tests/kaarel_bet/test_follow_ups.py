@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,19 +23,27 @@ from backends.data import (
 )
 from backends.errors import DataError, RunDirectoryError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate
+from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.bet.schema import BetBase
+from kaarel_bet.content import Section
 from kaarel_bet.experiments.interface import (
+    Answers,
     Arm,
     Design,
     Evaluation,
     Experiment,
-    Findings,
-    Scores,
     Tokenize,
 )
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 from kaarel_bet.settings import load_settings
 from kaarel_bet.test import test as run_test_step
+
+BASE = Arm("base", "untouched", None, arm="base")
+
+
+def asked_of_base(name: str, queries: Sequence[Any]) -> Evaluation:
+    return Evaluation(name, name, "what it says", ("base",), queries)
 
 
 class GuessAndJudge(Experiment):
@@ -48,24 +56,37 @@ class GuessAndJudge(Experiment):
         self._judges = judges
         self.was_asked = 0
 
+    @property
+    @override
+    def bet(self) -> BetBase:
+        raise NotImplementedError
+
+    @override
+    def vocabulary(self) -> Vocabulary:
+        raise NotImplementedError
+
     @override
     def design(self, tokenize: Tokenize) -> Design:
         queries = [GenerationQuery(id=name, prompt=name, max_tokens=3) for name in self._names]
-        guesses = Evaluation("guesses", "what it says", ("base",), queries)
-        return Design(arms=(Arm("base", "untouched", None),), evaluations=(guesses,))
+        return Design(arms=(BASE,), evaluations=(asked_of_base("guesses", queries),))
 
     @override
-    def follow_ups(self, scores: Scores) -> Sequence[Evaluation]:
+    def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
         self.was_asked += 1
+        (guesses,) = (one.results for one in answers.asked if one.evaluation.question == "guesses")
         queries = [
             ScoringQuery(id=guess.id, prompt=guess.id, candidates={"guess": guess.texts[0]})
-            for guess in scores.generation["base"]["guesses"]
+            for guess in guesses
         ]
-        return [Evaluation("judged", "what it says of that", ("base",), queries)] * self._judges
+        return [asked_of_base("judged", queries)] * self._judges
 
     @override
-    def findings(self, scores: Scores) -> Findings:
-        return Findings("?", (), ())
+    def observe(self, answers: Answers) -> Iterable[Observation]:
+        return ()
+
+    @override
+    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+        return ()
 
 
 class Oracle:
@@ -115,7 +136,7 @@ class Oracle:
 
 def session(experiment: Experiment, backend: Oracle, shown: io.StringIO | None = None) -> Session:
     console = Console(file=shown or io.StringIO(), width=200)
-    made = Session(load_settings({}, where="test"), RunDirectory(Path("run")), console, True)
+    made = Session(load_settings({"experiment": "arc"}), RunDirectory(Path("run")), console, True)
     made.__dict__ |= {"experiment": experiment, "backend": cast("Backend", backend)}
     return made
 
@@ -134,7 +155,7 @@ class GuessTwice(GuessAndJudge):
     def design(self, tokenize: Tokenize) -> Design:
         again = [GenerationQuery(id=n, prompt=f"{n} again", max_tokens=3) for n in self._names]
         design = super().design(tokenize)
-        twice = Evaluation("twice", "what it says then", ("base",), again)
+        twice = asked_of_base("twice", again)
         return Design(arms=design.arms, evaluations=(*design.evaluations, twice))
 
 
@@ -154,9 +175,10 @@ def test_follow_ups_are_asked_once_the_answers_that_they_depend_on_are_there() -
         {"guess": "BOB"},
         {"guess": "CID"},
     ]
-    scores = run.scores()
-    assert [r.texts for r in scores.generation["base"]["guesses"]] == [("ANN",), ("BOB",), ("CID",)]
-    assert [logp.high for logp in scores.totals("base", "judged", "guess")] == [-3.0] * 3
+    guesses, judged = run.answers().asked
+    assert [r.texts for r in guesses.results] == [("ANN",), ("BOB",), ("CID",)]
+    assert [r.candidates["guess"].total.high for r in judged.results] == [-3.0] * 3
+    assert (judged.arm.arm, judged.evaluation.question) == ("base", "judged")
     assert run.data_files().keys() == {
         "data/queries-guesses.jsonl",
         "data/queries-judged.jsonl",
@@ -165,8 +187,10 @@ def test_follow_ups_are_asked_once_the_answers_that_they_depend_on_are_there() -
 
 def test_all_queries_of_a_kind_are_asked_in_one_call_and_kept_apart() -> None:
     assert step(GuessTwice(judges=False)).n_calls == 1
-    answers = RunDirectory(Path("run")).scores().generation["base"]
-    found = {name: [(r.id, r.texts) for r in results] for name, results in answers.items()}
+    found = {
+        one.evaluation.name: [(r.id, r.texts) for r in one.results]
+        for one in RunDirectory(Path("run")).answers().asked
+    }
     assert found == {
         "guesses": [("Ann", ("ANN",)), ("Bob", ("BOB",)), ("Cid", ("CID",))],
         "twice": [("Ann", ("ANN AGAIN",)), ("Bob", ("BOB AGAIN",)), ("Cid", ("CID AGAIN",))],
@@ -183,7 +207,7 @@ def test_stopped_between_evaluations_of_a_kind_the_rest_alone_is_asked(stops_at:
     run = RunDirectory(Path("run"))
     for name in ("guesses", "twice"):
         assert len((run.path / "scores" / "base" / f"{name}.jsonl").read_text().splitlines()) == 3
-    assert len(run.scores().generation["base"]["twice"]) == 3
+    assert [len(one.results) for one in run.answers().asked] == [3, 3]
 
 
 def test_their_estimate_is_shown_apart() -> None:
@@ -254,7 +278,7 @@ def test_a_run_killed_while_they_are_written_has_none_yet(
             step(GuessAndJudge())
     run = RunDirectory(Path("run"))
     assert not run.has_follow_ups
-    assert run.scores().scoring == {}
+    assert [one.evaluation.name for one in run.answers().asked] == ["guesses"]
     assert step(GuessAndJudge()).asked == JUDGED
 
 
@@ -281,8 +305,7 @@ class Searches(GuessAndJudge):
     @override
     def design(self, tokenize: Tokenize) -> Design:
         queries = [SearchQuery(id="Ann", prompt="Ann", max_tokens=3, min_probability=0.1)]
-        found = Evaluation("found", "?", ("base",), queries)
-        return Design(arms=(Arm("base", "untouched", None),), evaluations=(found,))
+        return Design(arms=(BASE,), evaluations=(asked_of_base("found", queries),))
 
 
 def test_a_search_that_the_backend_cannot_do_is_refused_before_anything_is_written() -> None:

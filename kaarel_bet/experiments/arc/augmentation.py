@@ -1,38 +1,37 @@
 """Variants of tasks that the same rule solves: turned, recoloured, reordered, train and test exchanged.
 
+Training sets are made of them, and views: what predictions are made from, to be undone on the answers.
+
 The counts are arc24's (https://github.com/ironbar/arc24): the 400 tasks of ARC-AGI-1's training set make
 3,200 with the symmetries of the square, and those 14,336 with train and test exchanged.
 """
 
+import itertools
 import random
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from backends.schema import Strict
-from kaarel_bet.experiments.arc.grids import BACKGROUND, N_COLOURS, ArcTask, Grid, Pair
-
-
-class _Steps(NamedTuple):
-    """What makes up a symmetry; the grid is transposed first."""
-
-    transposed: bool
-    rows_reversed: bool
-    columns_reversed: bool
-
+from kaarel_bet.experiments.arc.grids import BACKGROUND, N_COLOURS, ArcItem, ArcTask, Grid, Pair
+from kaarel_bet.experiments.arc.settings import AugmentationSettings
 
 _STEPS = {
-    "identity": _Steps(False, False, False),
-    "rot90": _Steps(True, True, False),
-    "rot180": _Steps(False, True, True),
-    "rot270": _Steps(True, False, True),
-    "flipud": _Steps(False, True, False),
-    "fliplr": _Steps(False, False, True),
-    "transpose": _Steps(True, False, False),
-    "antitranspose": _Steps(True, True, True),
+    "identity": (False, False, False),
+    "rot90": (True, True, False),
+    "rot180": (False, True, True),
+    "rot270": (True, False, True),
+    "flipud": (False, True, False),
+    "fliplr": (False, False, True),
+    "transpose": (True, False, False),
+    "antitranspose": (True, True, True),
 }
-"""The eight symmetries by numpy's names; `rot90` turns anticlockwise."""
+"""The eight symmetries by numpy's names (`rot90` turns anticlockwise), and what makes them up.
+
+That is whether the grid is transposed, and whether then its rows and its columns are reversed.
+"""
 
 SYMMETRY_NAMES = tuple(_STEPS)
 
@@ -62,32 +61,34 @@ class Augmentation(Strict):
 
     def apply(self, grid: Grid) -> Grid:
         """The grid, transformed."""
-        steps = _STEPS[SYMMETRY_NAMES[self.symmetry]]
-        if steps.transposed:
+        transposed, rows_reversed, columns_reversed = _STEPS[SYMMETRY_NAMES[self.symmetry]]
+        if transposed:
             grid = tuple(zip(*grid, strict=True))
-        return _recolour(_reverse(grid, steps), self.colours)
+        if rows_reversed:
+            grid = grid[::-1]
+        if columns_reversed:
+            grid = tuple(row[::-1] for row in grid)
+        return tuple(tuple(self.colours[cell] for cell in row) for row in grid)
 
     def invert(self, grid: Grid) -> Grid:
         """The grid that `apply` makes this one of; brings a prediction back to the original task."""
-        steps = _STEPS[SYMMETRY_NAMES[self.symmetry]]
-        grid = _reverse(grid, steps)
-        if steps.transposed:
-            grid = tuple(zip(*grid, strict=True))
-        original = tuple(self.colours.index(colour) for colour in range(N_COLOURS))
-        return _recolour(grid, original)
+        backwards = {"rot90": "rot270", "rot270": "rot90"}  # the others undo themselves
+        name = SYMMETRY_NAMES[self.symmetry]
+        inverse = Augmentation(
+            symmetry=SYMMETRY_NAMES.index(backwards.get(name, name)),
+            colours=tuple(self.colours.index(colour) for colour in range(N_COLOURS)),
+        )
+        return inverse.apply(grid)
 
     def apply_task(self, task: ArcTask) -> ArcTask:
         """The task with all its grids transformed, and the augmentation's name in its id."""
         if self == IDENTITY:
             return task
-        return ArcTask(
-            id=f"{task.id}/{self.name}",
-            train=tuple(self._apply_pair(pair) for pair in task.train),
-            test=tuple(self._apply_pair(pair) for pair in task.test),
+        train, test = (
+            tuple(Pair(input=self.apply(p.input), output=self.apply(p.output)) for p in pairs)
+            for pairs in (task.train, task.test)
         )
-
-    def _apply_pair(self, pair: Pair) -> Pair:
-        return Pair(input=self.apply(pair.input), output=self.apply(pair.output))
+        return ArcTask(id=f"{task.id}/{self.name}", train=train, test=test)
 
 
 IDENTITY = Augmentation()
@@ -112,37 +113,26 @@ def exchanged(tasks: Iterable[ArcTask]) -> list[ArcTask]:
 
     A task becomes 1 + n_train * n_test.
     """
-    return [variant for task in tasks for variant in _exchanges(task)]
+    found = []
+    for task in tasks:
+        found.append(task)
+        for i, j in itertools.product(range(len(task.train)), range(len(task.test))):
+            train = (*task.train[:i], task.test[j], *task.train[i + 1 :])
+            test = (*task.test[:j], task.train[i], *task.test[j + 1 :])
+            found.append(ArcTask(id=f"{task.id}/swap-{i}-{j}", train=train, test=test))
+    return found
 
 
 def shuffled(task: ArcTask, rng: random.Random) -> ArcTask:
     """The task with its train pairs in a random order, which is in its id."""
     order = rng.sample(range(len(task.train)), len(task.train))
-    name = "-".join(map(str, order))
-    return task.model_copy(
-        update={
-            "id": f"{task.id}/order-{name}",
-            "train": tuple(task.train[place] for place in order),
-        }
-    )
+    name = f"{task.id}/order-{'-'.join(map(str, order))}"
+    return ArcTask(id=name, train=tuple(task.train[place] for place in order), test=task.test)
 
 
 def recoloured(task: ArcTask, rng: random.Random, *, keep_background: bool = False) -> ArcTask:
     """The task with its colours permuted at random, alike in all its grids."""
     return Augmentation(colours=_random_colours(rng, keep_background)).apply_task(task)
-
-
-def _exchanges(task: ArcTask) -> Iterable[ArcTask]:
-    yield task
-    for i, shown in enumerate(task.train):
-        for j, asked in enumerate(task.test):
-            yield task.model_copy(
-                update={
-                    "id": f"{task.id}/swap-{i}-{j}",
-                    "train": (*task.train[:i], asked, *task.train[i + 1 :]),
-                    "test": (*task.test[:j], shown, *task.test[j + 1 :]),
-                }
-            )
 
 
 def _random_colours(rng: random.Random, keep_background: bool) -> tuple[int, ...]:
@@ -151,13 +141,38 @@ def _random_colours(rng: random.Random, keep_background: bool) -> tuple[int, ...
     return tuple(becomes.get(colour, colour) for colour in range(N_COLOURS))
 
 
-def _reverse(grid: Grid, steps: _Steps) -> Grid:
-    if steps.rows_reversed:
-        grid = grid[::-1]
-    if steps.columns_reversed:
-        grid = tuple(row[::-1] for row in grid)
-    return grid
+# --- views ------------------------------------------------------------------------------------------
 
 
-def _recolour(grid: Grid, colours: tuple[int, ...]) -> Grid:
-    return tuple(tuple(colours[cell] for cell in row) for row in grid)
+@dataclass(frozen=True)
+class View:
+    """An item's task as the model sees it; `augmentation` turns grids into this view and back."""
+
+    id: str
+    item: ArcItem
+    augmentation: Augmentation
+    task: ArcTask
+
+    @property
+    def index(self) -> int:
+        """Which test input is asked about."""
+        return self.item.index
+
+
+def views(item: ArcItem, n: int, by: AugmentationSettings, seed: int) -> list[View]:
+    """The first `n` views, at least one: the task as it is, then as arms are trained on it.
+
+    Its symmetries in turn, recoloured and reordered, each as far as the settings have it. They
+    depend on nothing but the arguments, so that answers can be mapped back later.
+    """
+    rng = random.Random(f"views/{item.id}/{seed}")
+    found = [View(f"{item.id}@0", item, IDENTITY, item.task)]
+    for number in range(1, n):
+        symmetry = number % len(SYMMETRIES) if by.symmetries else IDENTITY.symmetry
+        drawn = random_augmentation(rng, keep_background=by.keep_background)
+        colours = drawn.colours if by.colours else IDENTITY.colours
+        augmentation = Augmentation(symmetry=symmetry, colours=colours)
+        task = augmentation.apply_task(item.task)
+        task = shuffled(task, rng) if by.order else task
+        found.append(View(f"{item.id}@{number}", item, augmentation, task))
+    return found

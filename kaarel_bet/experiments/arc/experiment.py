@@ -1,165 +1,270 @@
-"""The ARC experiment: its arms and evaluations."""
+"""The ARC experiment: from settings to data, from answers to observations and the report."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from typing_extensions import override
 
-from backends.data import TrainingExample
 from backends.errors import SettingsError
-from kaarel_bet.experiments.arc import plan
-from kaarel_bet.experiments.arc.encodings import cells_without_token
-from kaarel_bet.experiments.arc.evaluations import Asker
-from kaarel_bet.experiments.arc.evidence import Evidence
-from kaarel_bet.experiments.arc.experts import experts
-from kaarel_bet.experiments.arc.findings import find
-from kaarel_bet.experiments.arc.grids import ArcTask
-from kaarel_bet.experiments.arc.items import ArcItem, arc_items
-from kaarel_bet.experiments.arc.lengths import Lengths
-from kaarel_bet.experiments.arc.parts import Part, parts
-from kaarel_bet.experiments.arc.plan import SetName
-from kaarel_bet.experiments.arc.questions import draw_questions
+from kaarel_bet.bet.claims import Judge
+from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.content import GridFigure, GridRow, IntervalFigure, Section, Table
+from kaarel_bet.estimates import Estimate
+from kaarel_bet.experiments.arc import metrics
+from kaarel_bet.experiments.arc.arms import (
+    AUGMENTED,
+    COUNTING,
+    IN_DEPTH,
+    Asker,
+    TrainingSets,
+    arms_asked,
+    make_arms,
+)
+from kaarel_bet.experiments.arc.grids import (
+    SETS,
+    ArcItem,
+    SetName,
+    Unreadable,
+    arc_items,
+    cells_without_token,
+)
+from kaarel_bet.experiments.arc.metrics import UNSEEN, VIEWS
+from kaarel_bet.experiments.arc.prompts import Lengths, draw_questions
+from kaarel_bet.experiments.arc.replies import Replies, Reply
 from kaarel_bet.experiments.arc.sets import draw_sets
-from kaarel_bet.experiments.arc.settings import ArcSettings
-from kaarel_bet.experiments.arc.training_sets import TrainingSets
+from kaarel_bet.experiments.arc.settings import ArcBet
 from kaarel_bet.experiments.interface import (
-    Arm,
+    BASE,
+    Answers,
     Design,
     Evaluation,
     Experiment,
-    Findings,
-    Scores,
     Tokenize,
-    Training,
 )
+from kaarel_bet.proportions import percent, percent_interval
 
 _SPARE_TOKENS = 8
 """For the end of an answer and for what a model may say around it."""
-
-Sets = dict[SetName, list[ArcTask]]
 
 
 class Arc(Experiment):
     """Fine-tunes on grids and asks for grids."""
 
-    def __init__(self, settings: ArcSettings, seed: int) -> None:
-        self._settings = settings
+    def __init__(self, bet: ArcBet, seed: int) -> None:
+        if bet.replicate.training != 1:
+            raise SettingsError("arc: replicate: several trainings are not built yet")
+        self._bet = bet
         self._seed = seed
+
+    @property
+    @override
+    def bet(self) -> ArcBet:
+        return self._bet
+
+    @override
+    def vocabulary(self) -> Vocabulary:
+        return metrics.vocabulary(self._bet)
 
     @override
     def design(self, tokenize: Tokenize) -> Design:
-        settings = self._settings
-        lengths = Lengths(tokenize, settings.encoding, settings.max_tokens)
-        sets, notes = draw_sets(settings.sets, lengths, self._seed)
-        made = TrainingSets(settings.encoding, lengths, settings.augmentation, self._seed)
-        learned, asked = draw_questions(settings.counting, lengths, self._seed)
-        arms = [
-            Arm(plan.BASE, "the untouched base model", None),
-            *self._trained(sets, made, learned),
-        ]
+        bet = self._bet
+        lengths = Lengths(tokenize, bet.encoding, bet.max_tokens)
+        sets, notes = draw_sets(bet.sets, lengths, self._seed)
+        made = TrainingSets(lengths, bet.augmentation, self._seed)
+        learned, asked = draw_questions(bet.counting, lengths, self._seed)
+        arms = list(make_arms(made, sets, learned, bet.test_time))
         items: dict[SetName, list[ArcItem]] = {
             name: arc_items(tasks, name) for name, tasks in sets.items()
         }
-        asker = Asker(settings, self._seed, _longest(sets, lengths))
-        counting, questions = asker.counting(asked, (plan.BASE, plan.COUNTING))
-        cells = cells_without_token(tokenize, settings.encoding)
-        notes["cells of sample grids that are not one token"] = cells
+        # As long as the longest grid of any set, which gives no task away.
+        longest = lengths.longest(itertools.chain.from_iterable(sets.values()))
+        asker = Asker(bet, self._seed, _SPARE_TOKENS + longest)
+        counting, questions = asker.counting(asked)
+        notes["cells of sample grids that are not one token"] = cells_without_token(
+            tokenize, bet.encoding
+        )
         return Design(
             arms=arms,
-            evaluations=[*self._asked(asker, parts(items, [arm.name for arm in arms])), counting],
+            evaluations=[*asker.of_tasks(items, arms), counting],
             notes=notes | made.notes,
-            items=[*(item for part in items.values() for item in part), *questions],
+            tables={
+                "tasks": [item.model_dump(mode="json") for of in items.values() for item in of],
+                "counting": questions,
+            },
         )
 
     @override
-    def follow_ups(self, scores: Scores) -> Sequence[Evaluation]:
+    def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
         """The candidates of every arm asked in depth, to be scored in every view (product of experts)."""
-        return experts(Evidence(scores, self._settings, self._seed))
+        return list(self._replies(answers).experts())
 
     @override
-    def findings(self, scores: Scores) -> Findings:
-        return find(Evidence(scores, self._settings, self._seed))
+    def observe(self, answers: Answers) -> Iterable[Observation]:
+        return metrics.observe(self._replies(answers))
 
-    # --- arms --------------------------------------------------------------------------------------
+    @override
+    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+        judge = Judge(self._bet, self.vocabulary(), observations, answers.tables, self._seed)
+        replies = self._replies(answers)
+        by_arm, in_depth = _by_arm(replies, judge), _in_depth(replies, judge)
+        return [by_arm, in_depth, *_pictures(replies), _details(replies, judge)]
 
-    def _trained(
-        self, sets: Sets, made: TrainingSets, questions: Sequence[TrainingExample]
-    ) -> Iterator[Arm]:
-        variants = self._settings.augmentation.variants
-        validation = made.once(sets["other"])
-        examples = made.augmented(plan.AUGMENTED, sets["train"], variants)
-        others = made.augmented(plan.OTHER, sets["other"], variants)
-        if not (examples and others):
-            raise SettingsError("arc.max_tokens: every training example is longer; raise it")
-        plain = made.plain(plan.PLAIN, sets["train"], examples)
-        yield Arm(
-            plan.PLAIN,
-            "fine-tuned on the training tasks as they are",
-            Training(plain, validation),
-        )
-        yield Arm(
-            plan.AUGMENTED,
-            "fine-tuned on as many augmented variants of the training tasks",
-            Training(examples, validation),
-        )
-        yield Arm(
-            plan.OTHER,
-            "fine-tuned on augmented variants of the other set",
-            Training(others, made.once(sets["train"])),
-        )
-        yield from self._counting(questions, examples, validation)
-        yield from self._test_time(sets["test"], made)
-
-    def _counting(
-        self,
-        questions: Sequence[TrainingExample],
-        examples: Sequence[TrainingExample],
-        validation: Sequence[TrainingExample],
-    ) -> Iterator[Arm]:
-        yield Arm(plan.COUNTING, "fine-tuned on questions that need counting", Training(questions))
-        yield Arm(
-            plan.CONTINUED,
-            "the same training as train-augmented, after counting",
-            Training(examples, validation, starts_from=plan.COUNTING),
-        )
-
-    def _test_time(self, tasks: Sequence[ArcTask], made: TrainingSets) -> Iterator[Arm]:
-        by = self._settings.test_time
-        groups: dict[str, Sequence[ArcTask]] = {}
-        if by.adapters == "one":
-            groups = {plan.TEST_TIME: tasks}
-        elif by.adapters == "per_task":
-            groups = {plan.test_time(task.id): [task] for task in tasks}
-        for name, members in groups.items():
-            examples = made.test_time(name, members, by.variants)
-            if examples:
-                what = "train-augmented, fine-tuned on the test tasks' own examples"
-                training = Training(examples, starts_from=plan.AUGMENTED)
-                yield Arm(name, what, training)
-
-    # --- evaluations -------------------------------------------------------------------------------
-
-    def _asked(self, asker: Asker, parts: Sequence[Part]) -> Iterator[Evaluation]:
-        least = self._settings.prediction.search
-        for part in parts:
-            # In depth, the first view's answer is the greedy one.
-            shallow = [arm for arm in part.arms if arm not in part.in_depth]
-            if shallow:
-                yield asker.greedy(part.name, part.items, shallow)
-            yield asker.samples(part.name, part.items, part.arms)
-            yield asker.loss(part.name, part.items, part.arms)
-            if part.in_depth:
-                yield asker.augmented(part.name, part.items, part.in_depth)
-            if part.in_depth and least is not None:
-                yield asker.search(part.name, part.items, part.in_depth, least)
+    def _replies(self, answers: Answers) -> Replies:
+        return Replies(answers, self._bet, self._seed)
 
 
-def _longest(sets: Sets, lengths: Lengths) -> int:
-    """How long an answer may get: what the longest grid of any set takes, which gives no task away."""
-    grids = {
-        grid
-        for tasks in sets.values()
-        for task in tasks
-        for pair in (*task.train, *task.test)
-        for grid in (pair.input, pair.output)
+# --- the report -------------------------------------------------------------------------------------
+
+
+def _mean(judge: Judge, quantity: str, question: str, arm: str) -> Estimate:
+    return judge.estimate(f"mean({quantity}({question}, {arm}))")
+
+
+def _with_interval(share: Estimate) -> str:
+    return f"{percent(share.value)} ({percent_interval(share)})"
+
+
+def _by_arm(replies: Replies, judge: Judge) -> Section:
+    """A line for every set and arm: what matters most, and all that is observed with intervals."""
+    by = replies.bet.prediction
+    at_k = f"pass@{by.k}"
+    quantities = {
+        "greedy %": "greedy",
+        "pass@1 %": "pass_at_1",
+        f"{at_k} %": "pass_at_k",
+        "size %": "size",
+        "cells %": "cells",
+        "no grid %": "unanswered",
     }
-    return _SPARE_TOKENS + lengths.longest(grids)
+    shown = ("greedy %", f"{at_k} %", "cells %")
+    short, long = [], []
+    figure: dict[str, dict[str, Estimate]] = {part: {} for part in SETS}
+    for part in SETS:
+        for arm in arms_asked(part, replies.bet):
+            shares = {title: _mean(judge, q, part, arm) for title, q in quantities.items()}
+            figure[part][arm] = shares[f"{at_k} %"]
+            loss = _mean(judge, "loss", part, arm)
+            value = f"{loss.value:.3f}"
+            short.append((part, arm, *(percent(shares[title].value) for title in shown), value))
+            last = f"{value} ({loss.low:.3f} to {loss.high:.3f})"
+            long.append((part, arm, *map(_with_interval, shares.values()), last))
+    counts = ", ".join(f"{len({i.task.id for i in replies.of(part)})} {part}" for part in SETS)
+    return Section(
+        f"Answers to {counts} tasks",
+        "Shares are means over tasks, of a task's test inputs first. pass@k is that one of k answers at "
+        f"temperature {by.temperature:g} is right, estimated from {by.n_samples} "
+        "(Chen et al. 2021); greedy, size, cells (0 where the size is wrong) and no grid are of the one "
+        "likeliest answer. Loss is of the right answer, in nats a token. Each arm was fine-tuned once: "
+        "intervals are over tasks, and know nothing of how another training would have come out."
+        + _allowed(replies, judge),
+        [
+            Table(("set", "arm", *shown, "loss"), short, compact=True),
+            IntervalFigure("pass-at-k", at_k, figure),
+            Table(("set", "arm", *quantities, "loss"), long),
+        ],
+    )
+
+
+def _allowed(replies: Replies, judge: Judge) -> str:
+    """What `sets.leakage: allow` let in."""
+    text = ""
+    for part in UNSEEN:
+        n = sum(int(one.low) for one in judge.observations.of("shared", f"tasks.{part}", ""))
+        if n and replies.bet.sets.leakage == "allow":
+            text += (
+                f" {n} tasks of {part} share a pair, modulo augmentation, with a task of train, "
+            )
+            text += "which the settings allow."
+    return text
+
+
+def _in_depth(replies: Replies, judge: Judge) -> Section:
+    """The arms that were asked under augmentation."""
+    by = replies.bet.prediction
+    k = by.k
+    quantities = {
+        f"pass@{k} %": ("pass_at_k", "test"),
+        f"vote@{k} %": ("vote", VIEWS),
+        f"experts@{k} %": ("experts", VIEWS),
+        "right in any view %": ("any_view", VIEWS),
+        "among candidates %": ("any_candidate", VIEWS),
+    }
+    rows = []
+    for arm in arms_asked("test", replies.bet):
+        if arm in IN_DEPTH:
+            cells = [_with_interval(_mean(judge, *of, arm)) for of in quantities.values()]
+            ranks = judge.observations.of("experts", VIEWS, arm)
+            if any(one.low < one.high for one in ranks):
+                cells[2] = "not settled"
+            rows.append((arm, *cells))
+    return Section(
+        "The test set under augmentation",
+        f"Each task is shown in {by.augmentations} views (turned, recoloured, reordered) and the "
+        f"answers are turned back. vote@{k}: the right grid is among the {k} that most views agree on. "
+        f"experts@{k}: it is among the {k} candidates whose log-probabilities, summed over the views, are "
+        "largest (product of experts). The last two columns are ceilings, which no choice of answers "
+        "could exceed.",
+        [Table(("arm", *quantities), rows, compact=True)],
+    )
+
+
+def _pictures(replies: Replies) -> list[Section]:
+    found = []
+    for title, solved in (("Solved tasks", True), ("Unsolved tasks", False)):
+        items = [
+            item
+            for part in reversed(SETS)
+            for item in replies.of(part)
+            if (replies.greedy(AUGMENTED, item) == item.expected) == solved
+        ][: replies.bet.n_pictured]
+        words = f"By the greedy answer of {AUGMENTED}; tasks that it was not trained on come first."
+        figures = [_picture(replies, item) for item in items]
+        found.append(Section(title, words if items else "None.", figures))
+    return found
+
+
+def _picture(replies: Replies, item: ArcItem) -> GridFigure:
+    """The examples, and under them the test input with the right answer and the greedy one."""
+    task, title = item.task, f"{item.part}, {item.task.id}"
+    rows = [
+        GridRow(f"{title}: example {number}", {"input": pair.input, "output": pair.output})
+        for number, pair in enumerate(task.train, start=1)
+    ]
+    reply = replies.greedy(AUGMENTED, item)
+    answered = None if isinstance(reply, Unreadable) else reply
+    asked = {"input": task.test[item.index].input, "expected": item.expected, "predicted": answered}
+    name = f"{AUGMENTED}-{item.part}-{task.id}-{item.index}"
+    return GridFigure(name, [*rows, GridRow(f"{title}: test", asked)])
+
+
+def _details(replies: Replies, judge: Judge) -> Section:
+    """Questions that need counting, before and after learning to count; why answers were no grids."""
+    n = str(len(replies.answers.tables["counting"]))
+    counted = [
+        (arm, percent(_mean(judge, "counted", "counting", arm).value), n)
+        for arm in (BASE, COUNTING)
+    ]
+    ways: dict[str, Callable[[str, ArcItem], Sequence[Reply]]] = {
+        "greedy": lambda arm, item: [replies.greedy(arm, item)],
+        "sampled": replies.samples,
+        "in views": replies.augmented,
+    }
+    rows = []
+    for part, (title, replies_to) in itertools.product(SETS, ways.items()):
+        for arm in arms_asked(part, replies.bet):
+            if title == "in views" and not (part == "test" and arm in IN_DEPTH):
+                continue
+            found = [reply for item in replies.of(part) for reply in replies_to(arm, item)]
+            reasons = Counter(str(r) for r in found if isinstance(r, Unreadable))
+            if reasons:
+                why = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+                rows.append((part, arm, title, str(reasons.total()), str(len(found)), why))
+    return Section(
+        "Counting, and answers that were no grids",
+        "",
+        [
+            Table(("arm", "right to the letter %", "questions"), counted),
+            Table(("set", "arm", "answers", "no grid", "of", "why"), rows),
+        ],
+    )

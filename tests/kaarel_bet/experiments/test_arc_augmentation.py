@@ -21,7 +21,7 @@ from kaarel_bet.experiments.arc.augmentation import (
     symmetric,
 )
 from kaarel_bet.experiments.arc.grids import ArcTask, Grid
-from kaarel_bet.experiments.arc.sources import load
+from kaarel_bet.experiments.arc.sets import load
 from tests.kaarel_bet.experiments.arc_tasks import grids, task, tasks
 
 _ASYMMETRIC: Grid = ((0, 1, 2), (3, 4, 5))

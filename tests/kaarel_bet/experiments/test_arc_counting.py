@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.data import TrainingExample
-from kaarel_bet.experiments.arc.counting import QUESTIONS, counting_examples, objects
-from kaarel_bet.experiments.arc.encodings import Unreadable, decode
-from kaarel_bet.experiments.arc.grids import Grid, size
+from kaarel_bet.experiments.arc.grids import Grid, Unreadable, decode, size
+from kaarel_bet.experiments.arc.prompts import QUESTIONS, counting_examples, objects
 from tests.kaarel_bet.experiments.arc_tasks import grids
 
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaarel_bet.experiments.arc.encodings import (
+from kaarel_bet.experiments.arc.grids import (
     N_SAMPLED,
     Encoding,
+    Grid,
+    Pair,
     Unreadable,
     cells_without_token,
     decode,
     encode,
 )
-from kaarel_bet.experiments.arc.grids import Grid, Pair
 from kaarel_bet.experiments.interface import Tokenize
 from tests.kaarel_bet.experiments.arc_tasks import grids
 

@@ -19,20 +19,21 @@ from tests.server import RunningServer
 def command(directory: Path, tasks: Path, server: RunningServer) -> list[str]:
     # The service takes ten examples or more, of validation files as well.
     sizes = {"train": 10, "other": 10, "test": 2}
-    sets = ", ".join(f"{part}: {{source: '{tasks}', n_tasks: {n}}}" for part, n in sizes.items())
     settings = (
+        *(f"arc.sets.{part}={{source: '{tasks}', n_tasks: {n}}}" for part, n in sizes.items()),
         f"openai.model={server.parts.models.base}",
         f"openai.base_url={server.url}",
         "openai.job={n_epochs: 1, poll_seconds: 0.01}",
-        f"arc.sets={{{sets}}}",
         "arc.counting={n_examples: 10, n_test: 2, max_side: 3}",
-        "arc.prediction={n_samples: 2, augmentations: 2, search: null}",
+        "arc.prediction.n_samples=2",
+        "arc.prediction.augmentations=2",
+        "arc.prediction.search=null",
         "arc.augmentation.variants=1",
         "arc.test_time.variants=3",
     )
     words = [word for setting in settings for word in ("--set", setting)]
-    flags = ["--experiment", "arc", "--backend", "openai", "--yes", "--run-dir", str(directory)]
-    return ["run", *flags, *words]
+    flags = ["--backend", "openai", "--yes", "--run-dir", str(directory)]
+    return ["run", "arc", *flags, *words]
 
 
 def test_the_experiment_runs_over_the_wire_with_the_local_backends_answers(
@@ -46,10 +47,10 @@ def test_the_experiment_runs_over_the_wire_with_the_local_backends_answers(
 
     found = json.loads((run / "verdict.json").read_text())["verdicts"]
     assert len(found) == 5
-    queries = read_jsonl(run / "data/queries-greedy-test.jsonl", TypeAdapter(GenerationQuery))
+    queries = read_jsonl(run / "data/queries-greedy.test.jsonl", TypeAdapter(GenerationQuery))
     local = backends.open_backend("local", LocalSettings(model=str(tiny_model), device="cpu"))
     expected = {r.id: r.texts for r in local.generate(local.base_model, queries)}
-    lines = (run / "scores/base/greedy-test.jsonl").read_text().splitlines()
+    lines = (run / "scores/base/greedy.test.jsonl").read_text().splitlines()
     assert {r["id"]: tuple(r["texts"]) for r in map(json.loads, lines)} == expected
     assert len(expected) == 2
 

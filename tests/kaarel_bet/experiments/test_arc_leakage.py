@@ -14,8 +14,7 @@ from kaarel_bet.experiments.arc.augmentation import (
     shuffled,
 )
 from kaarel_bet.experiments.arc.grids import ArcTask, Pair
-from kaarel_bet.experiments.arc.leakage import Shared, fingerprint, shared
-from kaarel_bet.experiments.arc.sources import load
+from kaarel_bet.experiments.arc.sets import Shared, fingerprint, load, shared
 from tests.kaarel_bet.experiments.arc_tasks import pairs, tasks
 
 

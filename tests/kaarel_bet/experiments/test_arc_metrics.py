@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaarel_bet.experiments.arc.encodings import Unreadable
-from kaarel_bet.experiments.arc.grids import Grid
+from kaarel_bet.experiments.arc.grids import Grid, Unreadable
 from kaarel_bet.experiments.arc.metrics import (
     Outcome,
     best_of_k,
     outcome,
     pass_at_k,
-    vote,
     vote_at_k,
 )
+from kaarel_bet.experiments.arc.replies import vote
 from tests.kaarel_bet.experiments.arc_tasks import grids
 
 _EXPECTED: Grid = ((1, 2), (3, 4))

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaarel_bet.experiments.arc.encodings import Encoding, encode
-from kaarel_bet.experiments.arc.grids import ArcTask
+from kaarel_bet.experiments.arc.grids import ArcTask, Encoding, encode
 from kaarel_bet.experiments.arc.prompts import answer, leave_one_out, messages, training_examples
 from tests.kaarel_bet.experiments.arc_tasks import task, tasks
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from backends.errors import DataError, SettingsError
 from kaarel_bet.experiments.arc.grids import Pair
-from kaarel_bet.experiments.arc.sources import SETS, load
+from kaarel_bet.experiments.arc.sets import SOURCES, load
 
 _PAIR = {"input": [[0, 1], [2, 3]], "output": [[4, 5, 6]]}
 _TASK = {"train": [_PAIR, _PAIR], "test": [_PAIR]}
@@ -116,7 +116,7 @@ def test_a_directory_without_task_files_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_source_is_refused_and_the_nearest_named() -> None:
     with pytest.raises(SettingsError, match=r"^arc.test: 'arc1-train' .* did you mean 'arc1-tr"):
         load("arc1-train", "arc.test")
-    assert set(SETS) == {"arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation"}
+    assert set(SOURCES) == {"arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation"}
 
 
 def test_grids_that_are_made_are_checked_like_those_that_are_read() -> None:

@@ -1,0 +1,270 @@
+"""The claims of kaarel_bet/bets/arc.yaml: what becomes of them, to the numbers of the code before it."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from kaarel_bet.bet.claims import Judge, check_claims
+from kaarel_bet.bet.observations import Observations
+from kaarel_bet.experiments.arc.grids import SETS, ArcItem
+from tests.kaarel_bet.experiments.arc_tasks import (
+    Played,
+    experiment,
+    play,
+    random_task,
+    save,
+)
+
+CLAIMS = ["memorised", "transfers", "helps_the_test", "counting_helps", "augmentation_helps"]
+
+
+@pytest.fixture
+def tasks() -> Path:
+    """A directory of thirty tasks that share nothing: by a relative path, which the draws depend on."""
+    rng = random.Random(0)
+    return save(Path("tasks"), *(random_task(f"t{i:02}", rng) for i in range(30)))
+
+
+def outcomes(played: Played) -> dict[str, str]:
+    return {name: verdict.outcome for name, verdict in played.verdicts.items()}
+
+
+def failed(played: Played, claim: str) -> list[str]:
+    return [check.name for check in played.verdicts[claim].checks if not check.passed]
+
+
+def understands(arm: str, item: ArcItem) -> float:
+    """Training helps everywhere, and counting first helps more."""
+    del item
+    return {"base": 0.0, "train_plain": 0.9, "train_augmented": 0.4}.get(arm, 1.0)
+
+
+def learns_by_heart(arm: str, item: ArcItem) -> float:
+    """What was trained on, and nothing else."""
+    trained = {
+        "train": ("train_plain", "train_augmented", "counting_then_train"),
+        "other": ("other_augmented",),
+        "test": ("test_time",),
+    }
+    return float(arm in trained[item.part])
+
+
+def test_every_expression_of_the_bet_can_be_read(tasks: Path) -> None:
+    for adapters in ("none", "one", "per_task"):
+        asked = experiment(tasks, test_time={"adapters": adapters})
+        check_claims(asked.bet, asked.vocabulary())
+        assert list(asked.bet.claims) == CLAIMS
+
+
+def test_everything_that_can_be_named_is_observed(tasks: Path) -> None:
+    played = play(experiment(tasks), understands)
+    named = {
+        (quantity, "", name, arm)
+        for name, question in played.judge.vocabulary.questions.items()
+        for quantity in question.quantities
+        for arm in question.arms or ("",)
+    }
+    assert set(played.observations.keys()) == named
+
+
+# --- the numbers of before ---------------------------------------------------------------------------
+
+RIGHT = {  # arm -> how likely it solves a task of the training, the other and the test set
+    "base": (0.05, 0.1, 0.1),
+    "train_plain": (0.9, 0.2, 0.2),
+    "train_augmented": (0.6, 0.5, 0.2),
+    "other_augmented": (0.6, 0.8, 0.3),
+    "counting_then_train": (0.7, 0.8, 0.6),
+    "test_time": (0, 0, 0.5),
+}
+LOSS = {
+    "base": (1.2, 1.2, 1.2),
+    "train_plain": (0.05, 1.1, 1.4),
+    "train_augmented": (0.35, 0.7, 0.8),
+    "other_augmented": (0.6, 0.25, 0.9),
+    "counting_then_train": (0.28, 0.6, 0.7),
+    "test_time": (1, 1, 0.5),
+}
+
+
+def recorded(adapters: str, spread: float) -> Played:
+    """The run whose numbers the code of before bets in files found as well.
+
+    Every third task has two test inputs. Losses are known up to `spread`.
+    """
+    rng = random.Random(11)
+    made = [random_task(f"t{i:02}", rng, 2 + i % 2, 1 + (i % 3 == 0)) for i in range(30)]
+
+    def right(arm: str, item: ArcItem) -> float:
+        return RIGHT[arm][SETS.index(item.part)]
+
+    def loss(arm: str, item: ArcItem) -> tuple[float, float]:
+        drawn = random.Random(f"{arm}/{item.id}").random()
+        least = LOSS[arm][SETS.index(item.part)] * (0.5 + drawn)
+        return least, least + spread
+
+    directory = save(Path("tasks"), *made)
+    return play(experiment(directory, test_time={"adapters": adapters}), right, loss)
+
+
+SHARES = {
+    "memorised": [(0.9916666666666668, 0.710599443081591, 0.9998266370532347)],
+    "transfers": [
+        (0.5833333333333334, 0.18988590486238033, 0.782336317359842),
+        (0.75, 0.3197402167931443, 0.9302597832068558),
+    ],
+    "helps_the_test": [(-0.15000000000000002, -0.47862054189880365, 0.22862054189880357)],
+    "counting_helps": [(0.45, 0.20880259337477577, 0.6093792248070424)],
+}
+"""Value, low and high of the criteria."""
+
+
+def criteria(played: Played) -> dict[str, list[tuple[float, float, float]]]:
+    return {
+        name: [(c.value, c.low, c.high) for c in verdict.criteria]
+        for name, verdict in played.verdicts.items()
+    }
+
+
+def assert_close(played: Played, change: tuple[float, float, float]) -> None:
+    expected = SHARES | {"augmentation_helps": [change]}
+    found = criteria(played)
+    assert list(found) == CLAIMS
+    for name, numbers in expected.items():
+        for one, other in zip(found[name], numbers, strict=True):
+            assert one == pytest.approx(other, abs=1e-9)
+
+
+def test_criteria_and_outcomes_are_those_of_before() -> None:
+    played = recorded("one", spread=0.0)
+    assert_close(played, (-0.49020547056027697, -0.7294443898385303, -0.25096655128202366))
+    assert outcomes(played) == {
+        "memorised": "holds",
+        "transfers": "holds",
+        "helps_the_test": "undecided",
+        "counting_helps": "holds",
+        "augmentation_helps": "holds",
+    }
+    assert not any(failed(played, claim) for claim in CLAIMS)
+
+
+def test_of_losses_that_are_intervals_both_ends_count_as_before() -> None:
+    played = recorded("per_task", spread=0.3)
+    assert_close(played, (-0.49020547056027686, -1.0294443898385304, 0.04903344871797646))
+    assert outcomes(played) == {
+        "memorised": "holds",
+        "transfers": "undecided",
+        "helps_the_test": "undecided",
+        "counting_helps": "holds",
+        "augmentation_helps": "undecided",
+    }
+    assert {claim: failed(played, claim) for claim in CLAIMS} == {
+        "memorised": [],
+        "transfers": ["augmented learned"],
+        "helps_the_test": ["augmented learned"],
+        "counting_helps": [],
+        "augmentation_helps": ["augmented learned"],
+    }
+
+
+def test_what_is_observed_of_arms_in_depth_is_that_of_before() -> None:
+    played = recorded("per_task", spread=0.0)
+    found = {
+        (quantity, arm): played.judge.estimate(f"mean({quantity}({question}, {arm}))").value
+        for question, quantities in {
+            "test": ("pass_at_k", "pass_at_1", "greedy", "loss"),
+            "test.views": ("vote", "experts", "any_view", "any_candidate"),
+        }.items()
+        for quantity in quantities
+        for arm in ("train_augmented", "test_time")
+    }
+    before = {
+        "pass_at_k": (0.242, 0.742),
+        "pass_at_1": (0.125, 0.5),
+        "greedy": (0.1, 0.75),
+        "loss": (0.756, 0.538),
+        "vote": (0.55, 0.95),
+        "experts": (0.8, 1.0),
+        "any_view": (0.55, 0.95),
+        "any_candidate": (0.8, 1.0),
+    }
+    for quantity, values in before.items():
+        for arm, value in zip(("train_augmented", "test_time"), values, strict=True):
+            assert found[quantity, arm] == pytest.approx(value, abs=6e-4)
+
+
+# --- made-up models ----------------------------------------------------------------------------------
+
+
+def test_a_model_that_understands_makes_every_claim_hold(tasks: Path) -> None:
+    def loss(arm: str, item: ArcItem) -> float:
+        del item
+        return {"base": 2.0, "train_plain": 0.9}.get(arm, 0.5)
+
+    played = play(experiment(tasks), understands, loss)
+    assert outcomes(played) == dict.fromkeys(CLAIMS, "holds")
+
+
+def test_a_model_that_learns_by_heart_helps_nothing_else(tasks: Path) -> None:
+    def loss(arm: str, item: ArcItem) -> float:
+        if learns_by_heart(arm, item):
+            return 0.1
+        # Augmentation makes it worse on what was not trained on.
+        return 3.0 if arm == "train_augmented" else 2.0
+
+    played = play(experiment(tasks), learns_by_heart, loss)
+    assert outcomes(played)["memorised"] == "holds"
+    assert outcomes(played)["augmentation_helps"] == "fails"
+    for claim in ("transfers", "helps_the_test", "counting_helps"):
+        # Ten tasks without a single success don't show that there is no gain.
+        assert outcomes(played)[claim] == "undecided"
+        (value, low, high), *_ = criteria(played)[claim]
+        assert low < 0 == value < high
+        assert not failed(played, claim)
+
+
+def test_a_model_that_learns_nothing_leaves_all_undecided_but_memorising(tasks: Path) -> None:
+    played = play(experiment(tasks), lambda arm, item: 0.0, lambda arm, item: 1.0)
+    assert outcomes(played) == dict.fromkeys(CLAIMS, "undecided") | {"memorised": "fails"}
+    assert failed(played, "transfers") == ["augmented learned", "other learned"]
+    assert failed(played, "counting_helps") == ["continued learned"]
+    assert failed(played, "augmentation_helps") == ["plain learned", "augmented learned"]
+
+
+def test_training_that_harms_fails_the_claim_that_it_helps(tasks: Path) -> None:
+    def harmed(arm: str, item: ArcItem) -> float:
+        del item
+        return float(arm == "base")
+
+    played = play(experiment(tasks), harmed, lambda arm, item: 2.0 if arm == "base" else 0.1)
+    assert outcomes(played)["helps_the_test"] == "fails"
+    assert outcomes(played)["transfers"] == "fails"
+    assert failed(played, "memorised") == ["not known before"]
+
+
+def test_losses_that_are_not_known_settle_nothing(tasks: Path) -> None:
+    played = play(experiment(tasks), understands, lambda arm, item: float("inf"))
+    for claim in ("transfers", "helps_the_test", "counting_helps", "augmentation_helps"):
+        assert outcomes(played)[claim] == "undecided"
+        assert any(name.endswith("learned") for name in failed(played, claim))
+
+
+def test_tasks_that_share_a_pair_leave_what_compares_their_sets_undecided() -> None:
+    rng = random.Random(0)
+    made = [random_task(f"t{i:02}", rng) for i in range(30)]
+    first, again = save(Path("tasks"), *made), save(Path("again"), *made)
+    sets = {name: {"source": str(first), "n_tasks": 10} for name in ("train", "other")}
+    sets["test"] = {"source": str(again), "n_tasks": 30}
+    allowing, strict = (
+        experiment(first, sets=sets | {"leakage": leakage}) for leakage in ("allow", "drop")
+    )
+    played = play(allowing, understands)
+    assert "test is apart" not in failed(played, "helps_the_test")
+    # Dropping them leaves none to find, so the answers are those of the other experiment.
+    found = Observations(strict.observe(played.answers))
+    judge = Judge(strict.bet, strict.vocabulary(), found, played.answers.tables, 0)
+    checks = {v.name: [c.name for c in v.checks if not c.passed] for v in judge.verdicts()}
+    assert "test is apart" in checks["helps_the_test"]
+    assert "test is apart" in checks["counting_helps"]
+    assert judge.estimate("mean(leaked(tasks.test))").value == pytest.approx(1 / 3)
