@@ -17,7 +17,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a figure: group -> series -> log10 of every point."""
+    """One panel of a figure: group -> series -> every point, log10 of it on a log scale."""
 
     title: str
     groups: Mapping[str, Mapping[str, Sequence[float]]]
@@ -25,20 +25,22 @@ class Panel:
 
 @dataclass(frozen=True)
 class PointFigure:
-    """Every point of some groups on a log scale, in panels that share it."""
+    """Every point of some groups on a scale that all panels share, a log scale unless `log` is false."""
 
     name: str
     y_label: str
     panels: Sequence[Panel]
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Label -> log10 of a value to draw a line at."""
+    """Label -> a value to draw a line at, its log10 on a log scale."""
+    log: bool = True
 
 
 @dataclass(frozen=True)
 class LineFigure:
     """Lines on a log scale: label -> (x, log10 of y) of every point.
 
-    A line of no points is not drawn; in figures with the same labels, lines look the same.
+    A line of no points is not drawn, and a point that is not a number breaks its line; in figures with
+    the same labels, lines look the same.
     """
 
     name: str
@@ -63,7 +65,7 @@ class IntervalFigure:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Shares as a matrix of cells: `values[row][column]`, from 0 to 1."""
+    """Shares as a matrix of cells: `values[row][column]`, from 0 to 1, or NaN where there is none."""
 
     name: str
     y_label: str

@@ -7,38 +7,48 @@ import sys
 
 from rich.console import Console
 
+from kaarel_bet.bet.claims import Judge
+from kaarel_bet.bet.observations import Observations
+from kaarel_bet.bet.report import further_sections
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.rendering.document import Document, training_curves, what_was_run
-from kaarel_bet.rendering.terminal import print_findings
+from kaarel_bet.rendering.terminal import print_report
 from kaarel_bet.session import Session
 from kaarel_bet.test import test
 
 
 def report(session: Session) -> None:
-    """Prints the findings; writes the report's files if they are not complete."""
+    """Prints the report; writes its files if they are not complete."""
     test(session)
-    run = session.run
-    findings = session.experiment.findings(run.scores())
+    run, experiment = session.run, session.experiment
+    answers = run.answers()
+    observations = Observations(experiment.observe(answers))
+    seed = session.settings.general.seed
+    judge = Judge(experiment.bet, experiment.vocabulary(), observations, answers.tables, seed)
+    manifest = run.manifest()
+    models = {arm.name: run.model(arm.name) for arm in manifest.arms if arm.training_file}
+    document = Document(
+        title=experiment.bet.name.replace("_", " ").capitalize(),
+        question=experiment.bet.question,
+        verdicts=judge.verdicts(),
+        sections=(
+            *experiment.sections(answers, observations),
+            *further_sections(judge),
+            training_curves(manifest.arms, models),
+            *what_was_run(manifest, models, session.settings.frozen(), run.data_files()),
+        ),
+        notes=run.notes(),
+    )
     if not run.has_report:
         # matplotlib takes a second to import, which a finished run need not wait for.
         from kaarel_bet.rendering.files import render
 
-        manifest = run.manifest()
-        models = {arm.name: run.model(arm.name) for arm in manifest.arms if arm.training_file}
-        document = Document(
-            title=session.settings.general.experiment.replace("_", " ").capitalize(),
-            findings=findings,
-            sections=(
-                *findings.sections,
-                training_curves(models),
-                *what_was_run(manifest, models, session.settings.frozen(), run.data_files()),
-            ),
-        )
         figures, markdown, html = render(document)
+        verdicts = Verdicts(verdicts=tuple(document.verdicts))
         with run.writing():
-            run.write_report(Verdicts(verdicts=tuple(findings.verdicts)), figures, markdown, html)
+            run.write_report(verdicts, figures, markdown, html, observations.as_csv())
         session.say(f"report: {run.path / 'report.html'}")
-    print_findings(findings, Console(emoji=False))
+    print_report(document, Console(emoji=False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report as a document, before it is rendered: the findings and what every run has."""
+"""The report as a document, before it is rendered, and the sections that every run has."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,49 +6,47 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.data import TunedModel
+from kaarel_bet.claims import Verdict
 from kaarel_bet.content import LineFigure, Section, Table
-from kaarel_bet.experiments.interface import Findings
-from kaarel_bet.manifest import Manifest
+from kaarel_bet.manifest import ArmEntry, Manifest
+from kaarel_bet.run_dir import Note
 
 
 @dataclass(frozen=True)
 class Document:
-    """A report."""
+    """A report: what was asked, what became of it, and what it rests on."""
 
     title: str
-    findings: Findings
+    question: str
+    verdicts: Sequence[Verdict]
     sections: Sequence[Section]
+    notes: Sequence[Note] = ()
 
 
-def training_curves(models: Mapping[str, TunedModel]) -> Section:
-    """The losses of every fine-tune, step by step: those of all arms together."""
-    trained = {
-        arm: [(point.step, _log10(point.train_loss)) for point in model.training_curve]
-        for arm, model in models.items()
-    }
-    validated = {
-        arm: [
-            (point.step, _log10(point.validation_loss))
-            for point in model.training_curve
-            if point.validation_loss is not None
-        ]
-        for arm, model in models.items()
-    }
-    figures = [LineFigure("training-curves", "optimiser step", "training loss (nats)", trained)]
-    if any(validated.values()):
-        figures.append(
-            LineFigure("validation-curves", "optimiser step", "validation loss (nats)", validated)
-        )
+def training_curves(arms: Sequence[ArmEntry], models: Mapping[str, TunedModel]) -> Section:
+    """The losses of every fine-tune, step by step: a line for each training of an arm."""
+    figures: list[LineFigure] = []
+    for kind, key in (("training", "train_loss"), ("validation", "validation_loss")):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for arm in (arm for arm in arms if arm.name in models):
+            losses = [(p.step, getattr(p, key)) for p in models[arm.name].training_curve]
+            found = [(x, math.log10(max(y, 1e-12))) for x, y in losses if y is not None]
+            line = lines.setdefault(arm.arm, [])
+            # What is not a number stands between the lines of an arm's trainings.
+            line += [(math.nan, math.nan)] * bool(line and found) + found
+        if kind == "training" or any(lines.values()):
+            label = f"{kind} loss (nats)"
+            figures.append(LineFigure(f"{kind}-curves", "optimiser step", label, lines))
     rows = [
         (
-            arm,
+            name,
             f"{model.n_examples}",
             f"{model.trained_tokens:,}",
             f"{model.seconds:.0f} s",
             model.last_loss,
             "nothing" if model.cost_usd is None else f"${model.cost_usd:.2f}",
         )
-        for arm, model in models.items()
+        for name, model in models.items()
     ]
     columns = ("arm", "examples", "tokens trained", "time", "last loss", "billed")
     return Section(
@@ -58,10 +56,6 @@ def training_curves(models: Mapping[str, TunedModel]) -> Section:
     )
 
 
-def _log10(loss: float) -> float:
-    return math.log10(max(loss, 1e-12))
-
-
 def what_was_run(
     manifest: Manifest,
     models: Mapping[str, TunedModel],
@@ -69,10 +63,11 @@ def what_was_run(
     data_files: Mapping[str, str],
 ) -> list[Section]:
     """The arms, the settings, the machine and the data (file -> SHA-256)."""
-    arms = [
-        (arm.name, arm.description, models[arm.name].model if arm.name in models else "-")
-        for arm in manifest.arms
-    ]
+    arms: list[tuple[str, str, str]] = []
+    for arm in manifest.arms:
+        model = models[arm.name].model if arm.name in models else "-"
+        own = f"models/{arm.name}"  # as named in the run directory
+        arms.append((arm.name, arm.description, own if model.endswith(f"/{own}") else model))
     facts = {
         "run": manifest.run_id,
         "started": manifest.created,
@@ -87,20 +82,12 @@ def what_was_run(
             "What was run",
             "",
             [
-                Table(("arm", "what it is", "model"), _relative(arms)),
+                Table(("arm", "what it is", "model"), arms),
                 Table(("fact", "value"), list(facts.items())),
             ],
         ),
         Section("Settings, frozen before training", "", [Table(("key", "value"), _flat(frozen))]),
         Section("Data files", "", [Table(("file", "SHA-256"), list(data_files.items()))]),
-    ]
-
-
-def _relative(arms: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Models that are the run's own directories, named as in the run directory."""
-    return [
-        (name, what, f"models/{name}" if model.endswith(f"/models/{name}") else model)
-        for name, what, model in arms
     ]
 
 
@@ -113,8 +100,37 @@ def _in_words(note: object) -> str:
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
+        nested = isinstance(value, Mapping)
+        rows += _flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", str(value))]
     return rows
+
+
+# --- verdicts as tables of words, the same in every rendering --------------------------------------
+
+_MET = {True: "met", False: "not met", None: "straddles"}
+
+
+def criterion_rows(verdict: Verdict) -> Table:
+    """The criteria with their intervals."""
+    rows = [
+        (
+            c.name,
+            f"{c.value:.2g}",
+            f"{c.low:.2g} to {c.high:.2g}",
+            f"{c.comparison} {c.threshold:g}",
+            _MET[c.holds],
+        )
+        for c in verdict.criteria
+    ]
+    return Table(("criterion", "value", "interval", "needed", ""), rows)
+
+
+def check_rows(verdict: Verdict) -> Table:
+    """The validity checks."""
+    rows = [(c.name, "passed" if c.passed else "FAILED", c.detail) for c in verdict.checks]
+    return Table(("check", "", "detail"), rows)
+
+
+def note_rows(notes: Sequence[Note]) -> Table:
+    """What people noted beside the verdict."""
+    return Table(("noted", "note"), [(note.written, note.text) for note in notes])

@@ -3,7 +3,8 @@
 import io
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import Any
 
 import matplotlib as mpl
@@ -11,14 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kaarel_bet import content
-from kaarel_bet.content import (
-    GridFigure,
-    HeatMap,
-    IntervalFigure,
-    LineFigure,
-    Panel,
-    PointFigure,
-)
+from kaarel_bet.content import GridFigure, HeatMap, IntervalFigure, LineFigure, Panel, PointFigure
 from kaarel_bet.rendering.grids import draw_grids
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
@@ -34,6 +28,9 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#eeeeee",
+    "legend.frameon": False,
 }
 
 
@@ -60,41 +57,56 @@ def draw(figure: content.Figure) -> str:
 def _points(content: PointFigure) -> Figure:
     columns = min(2, len(content.panels))
     rows = math.ceil(len(content.panels) / columns)
-    figure = Figure(figsize=(4.8 * columns, 3.4 * rows), layout="constrained")
+    width = max(4.8, 0.7 * max(len(panel.groups) for panel in content.panels))
+    figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     for axis, panel in zip(axes, content.panels, strict=False):
         _point_panel(axis, panel, content.thresholds)
+    for axis in axes[len(content.panels) :]:
+        axis.set_visible(False)
     for axis in axes[::columns]:
         axis.set_ylabel(content.y_label)
-    _log_ticks(axes[0])
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    if content.log:
+        _log_ticks(axes[0])
+    _legend(figure)
     return figure
 
 
 def _point_panel(axis: Axes, panel: Panel, thresholds: Mapping[str, float]) -> None:
     rng = random.Random(0)
     for x, series in enumerate(panel.groups.values()):
+        step = min(0.36, 0.84 / len(series))
         for i, (label, values) in enumerate(series.items()):
-            centre = x + (i - (len(series) - 1) / 2) * 0.36
-            spread = [centre + rng.uniform(-0.1, 0.1) for _ in values]
+            centre = x + (i - (len(series) - 1) / 2) * step
+            spread = [centre + rng.uniform(-step, step) * 0.28 for _ in values]
             colour = _COLOURS[i]
-            shown = label if x == 0 else None  # once in the legend
-            axis.scatter(spread, values, s=14, color=colour, alpha=0.6, linewidths=0, label=shown)
-            middle = _median(values)
-            axis.plot([centre - 0.15, centre + 0.15], [middle, middle], color=colour, linewidth=2)
+            axis.scatter(spread, values, s=14, color=colour, alpha=0.6, linewidths=0, label=label)
+            middle, half = median(values), step * 0.42
+            axis.plot([centre - half, centre + half], [middle, middle], color=colour, linewidth=2)
     for label, level in thresholds.items():
         axis.axhline(level, color="#555555", linewidth=1, linestyle="--", label=label)
-    axis.set_xticks(range(len(panel.groups)), list(panel.groups))
+    _name_groups(axis, panel.groups, room=44)
     axis.set_title(panel.title, fontsize=10)
-    axis.grid(axis="y", color="#eeeeee")
-    axis.set_axisbelow(True)
+    axis.grid(axis="y")
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _name_groups(axis: Axes, groups: Iterable[str], room: int) -> None:
+    """Names them under the axis, aslant where there is no room for so many characters."""
+    names = list(groups)
+    axis.set_xticks(range(len(names)), names)
+    if sum(map(len, names)) > room:
+        axis.tick_params("x", rotation=25)
+
+
+def _legend(figure: Figure) -> None:
+    """Below the axes: what they show, each once."""
+    shown: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True)) | shown
+    if shown:
+        columns = min(4, len(shown))
+        figure.legend(shown.values(), shown, loc="outside lower center", ncols=columns)
 
 
 def _lines(content: LineFigure) -> Figure:
@@ -115,11 +127,9 @@ def _lines(content: LineFigure) -> Figure:
             markersize=3,
             linewidth=1.4,
         )
-    axis.set_xlabel(content.x_label)
-    axis.set_ylabel(content.y_label)
-    axis.grid(color="#eeeeee")
-    if any(content.lines.values()):
-        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    axis.set(xlabel=content.x_label, ylabel=content.y_label)
+    axis.grid()
+    _legend(figure)
     _log_ticks(axis)
     return figure
 
@@ -131,19 +141,15 @@ def _intervals(content: IntervalFigure) -> Figure:
     axis = figure.subplots()
     step = 0 if content.connected else 0.8 / len(series)
     for i, name in enumerate(series):
-        shown = [
-            (x, group[name]) for x, group in enumerate(content.groups.values()) if name in group
-        ]
-        places = [x + (i - (len(series) - 1) / 2) * step for x, _ in shown]
-        found = [estimate for _, estimate in shown]
+        offset = (i - (len(series) - 1) / 2) * step
+        groups = enumerate(content.groups.values())
+        shown = {x + offset: group[name] for x, group in groups if name in group}
+        # A mean may lie a hair outside of the interval of its resamples.
+        errors = [(max(0, e.value - e.low), max(0, e.high - e.value)) for e in shown.values()]
         axis.errorbar(
-            places,
-            [e.value for e in found],
-            # A mean may lie a hair outside of the interval of its resamples.
-            yerr=[
-                [max(0, e.value - e.low) for e in found],
-                [max(0, e.high - e.value) for e in found],
-            ],
+            list(shown),
+            [e.value for e in shown.values()],
+            yerr=list(zip(*errors, strict=True)),
             fmt="o-" if content.connected else "o",
             markersize=4,
             linewidth=1.4,
@@ -151,14 +157,11 @@ def _intervals(content: IntervalFigure) -> Figure:
             color=_COLOURS[i % len(_COLOURS)],
             label=name,
         )
-    axis.set_xticks(range(len(content.groups)), list(content.groups))
-    axis.set_ylim(0, 1.02)
-    axis.set_xlabel(content.x_label)
-    axis.set_ylabel(content.y_label)
-    axis.grid(axis="y", color="#eeeeee")
-    axis.set_axisbelow(True)
+    _name_groups(axis, content.groups, room=80)
+    axis.set(xlabel=content.x_label, ylabel=content.y_label, ylim=(0, 1.02))
+    axis.grid(axis="y")
     if len(series) > 1:
-        figure.legend(loc="outside lower center", ncols=min(4, len(series)), frameon=False)
+        _legend(figure)
     return figure
 
 
@@ -169,16 +172,13 @@ def _heat_map(content: HeatMap) -> Figure:
     image = axis.imshow(content.values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(content.values):
         for x, value in enumerate(row):
+            text = "" if math.isnan(value) else f"{100 * value:.0f}"
             colour = "black" if value > 0.5 else "white"
-            axis.text(
-                x, y, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8
-            )
-    axis.set_xticks(
-        range(len(content.columns)), content.columns, rotation=40, ha="right", fontsize=8
-    )
+            axis.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
+    columns = range(len(content.columns))
+    axis.set_xticks(columns, content.columns, rotation=40, ha="right", fontsize=8)
     axis.set_yticks(range(len(content.rows)), content.rows, fontsize=8)
-    axis.set_xlabel(content.x_label)
-    axis.set_ylabel(content.y_label)
+    axis.set(xlabel=content.x_label, ylabel=content.y_label)
     axis.spines[:].set_visible(False)
     figure.colorbar(image, ax=axis, label="accuracy")
     return figure
@@ -188,13 +188,8 @@ def _log_ticks(axis: Axes) -> None:
     """Names whole powers of ten on an axis that holds logarithms; what is between where they are few."""
     low, high = axis.get_ylim()
     step = max(1, math.ceil((high - low) / 8))
-    ticks = range(math.floor(low / step) * step, math.ceil(high) + 1, step)
-    shown = [tick for tick in ticks if low <= tick <= high]
-    named = {float(tick): f"1e{tick}" if tick else "1" for tick in shown}
-    if len(shown) < 3:
-        for power in range(math.floor(low), math.ceil(high) + 1):
-            for digit in (2, 5):
-                if low <= power + math.log10(digit) <= high:
-                    name = f"{digit}e{power}" if power else f"{digit}"
-                    named[power + math.log10(digit)] = name
-    axis.set_yticks(list(named), list(named.values()))
+    powers = range(math.floor(low / step) * step, math.ceil(high) + 1, step)
+    digits = (1,) if sum(low <= power <= high for power in powers) >= 3 else (1, 2, 5)
+    names = {p + math.log10(d): f"{d}e{p}" if p else f"{d}" for p in powers for d in digits}
+    shown = {level: name for level, name in names.items() if low <= level <= high}
+    axis.set_yticks(list(shown), list(shown.values()))

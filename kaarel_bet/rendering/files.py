@@ -1,15 +1,13 @@
 """report.md and report.html, from the same document."""
 
 import re
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kaarel_bet.content import Figure, Table, Transcript
-from kaarel_bet.rendering.document import Document
+from kaarel_bet.rendering.document import Document, check_rows, criterion_rows, note_rows
 from kaarel_bet.rendering.figures import draw
-from kaarel_bet.rendering.words import check_rows, criterion_rows
 
 
 def render(document: Document) -> tuple[dict[str, str], str, str]:
@@ -20,11 +18,8 @@ def render(document: Document) -> tuple[dict[str, str], str, str]:
         for content in section.content
         if isinstance(content, Figure)
     }
-    return (
-        figures,
-        _render("report.md.j2", document, {}),
-        _render("report.html.j2", document, figures),
-    )
+    markdown, html = (_render(f"report.{kind}.j2", document, figures) for kind in ("md", "html"))
+    return figures, markdown, html
 
 
 def _render(template: str, document: Document, figures: dict[str, str]) -> str:
@@ -41,15 +36,14 @@ def _render(template: str, document: Document, figures: dict[str, str]) -> str:
         "transcript": lambda content: isinstance(content, Transcript),
     }
     environment.filters |= {"cell": _markdown_cell, "fence": _fence, "bold": _bold}
-    names: dict[str, Any] = {
-        "document": document,
-        "findings": document.findings,
+    return environment.get_template(template).render(
+        document=document,
         # The drawing library escaped what it wrote.
-        "figures": {name: Markup(svg) for name, svg in figures.items()},
-        "criterion_rows": criterion_rows,
-        "check_rows": check_rows,
-    }
-    return environment.get_template(template).render(names)
+        figures={name: Markup(svg) for name, svg in figures.items()},
+        criterion_rows=criterion_rows,
+        check_rows=check_rows,
+        note_rows=note_rows,
+    )
 
 
 def _markdown_cell(text: str) -> str:

@@ -6,7 +6,6 @@ import pytest
 
 from kaarel_bet.claims import Verdict
 from kaarel_bet.content import Grid, GridFigure, GridRow, Section
-from kaarel_bet.experiments.interface import Findings
 from kaarel_bet.rendering.document import Document
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.rendering.files import render
@@ -110,9 +109,9 @@ def test_numbers_are_written_where_there_is_room() -> None:
 
 def test_a_report_shows_grids_with_their_name() -> None:
     figure = GridFigure("solved-tasks", [GridRow("a task", {"input": pattern(2, 2)})])
-    verdict = Verdict(claim="c", outcome="undecided", summary="s", criteria=(), checks=())
+    verdict = Verdict(name="n", claim="c", outcome="undecided", summary="s", criteria=(), checks=())
     section = Section("Tasks", "", [figure])
-    files, markdown, html = render(Document("ARC", Findings("?", [verdict], []), [section]))
+    files, markdown, html = render(Document("ARC", "?", [verdict], [section]))
     assert files.keys() == {"solved-tasks"}
     assert "![solved-tasks](figures/solved-tasks.svg)" in markdown
     assert 'aria-label="solved-tasks"' in html

@@ -12,15 +12,16 @@ from typing_extensions import override
 
 from backends.data import CurvePoint, TunedModel
 from kaarel_bet.claims import Check, Criterion, Verdict
-from kaarel_bet.content import LineFigure, Panel, PointFigure, Section, Table, Transcript
-from kaarel_bet.experiments.interface import Findings
+from kaarel_bet.content import HeatMap, LineFigure, Panel, PointFigure, Section, Table, Transcript
 from kaarel_bet.manifest import ArmEntry, Manifest
 from kaarel_bet.rendering.document import Document, training_curves, what_was_run
 from kaarel_bet.rendering.figures import draw
 from kaarel_bet.rendering.files import render
-from kaarel_bet.rendering.terminal import print_findings
+from kaarel_bet.rendering.terminal import print_report
+from kaarel_bet.run_dir import Note
 
 _VERDICT = Verdict(
+    name="learns",
     claim="a model that learned one branch learned the other",
     outcome="undecided",
     summary="N/A, the evidence is ambiguous.",
@@ -57,14 +58,14 @@ _HOSTILE = (
     "</pre></code></table><h1>",
     "two\n\nparagraphs",
     "&amp; [link](http://x) ![image](http://x) **bold**",
-    "{{ findings }} {% if %}",
+    "{{ document }} {% if %}",
     "a\\|b \\",
 )
 
 
 def document(*content: Table | PointFigure | LineFigure | Transcript, text: str = "") -> Document:
     section = Section("What was seen", text, content)
-    return Document("The bet", Findings("Does it learn?", [_VERDICT], [section]), [section])
+    return Document("The bet", "Does it learn?", [_VERDICT], [section])
 
 
 class Page(HTMLParser):
@@ -178,8 +179,21 @@ def test_html_shows_the_verdict_with_its_criteria_and_checks() -> None:
 def test_criteria_are_said_to_be_met_or_not(holds: bool, word: str) -> None:
     (c,) = _VERDICT.criteria
     verdict = _VERDICT.model_copy(update={"criteria": (c.model_copy(update={"holds": holds}),)})
-    shown = Document("The bet", Findings("", [verdict], []), [])
+    shown = Document("The bet", "", [verdict], [])
     assert Markdown(shown).inside("td")[4] == html(shown).texts["td"][4] == word
+
+
+def test_the_verdicts_of_several_claims_name_them() -> None:
+    other = _VERDICT.model_copy(update={"name": "unlearns", "outcome": "holds"})
+    shown = Document("The bet", "", [_VERDICT, other], [])
+    headings = ["Verdict on learns: undecided", "Verdict on unlearns: holds"]
+    assert Markdown(shown).inside("heading") == ["The bet", *headings]
+    text = " ".join(html(shown).texts["body"][0].split())
+    out = io.StringIO()
+    print_report(shown, Console(file=out, width=120))
+    for where in (text, out.getvalue()):
+        assert "Claim learns undecided" in where
+        assert "Claim unlearns holds" in where
 
 
 def test_tables_are_shown_whole() -> None:
@@ -294,8 +308,8 @@ def test_the_terminal_takes_no_markup_from_texts() -> None:
     table = Table(("[red]column",), [("[bold]x[/bold] [/nothing]",)], compact=True)
     verdict = _VERDICT.model_copy(update={"summary": "[link=http://x]Kaarel[/link] wins"})
     out = io.StringIO()
-    findings = Findings("", [verdict], [Section("Probabilities", "", [table])])
-    print_findings(findings, Console(file=out, width=120))
+    shown = Document("", "", [verdict], [Section("Probabilities", "", [table])])
+    print_report(shown, Console(file=out, width=120))
     assert "[bold]x[/bold] [/nothing]" in out.getvalue()
     assert "[link=http://x]Kaarel[/link] wins" in out.getvalue()
 
@@ -304,12 +318,49 @@ def test_the_terminal_shows_compact_tables_and_then_the_verdict() -> None:
     compact = Table(("arm",), [("base arm",)], compact=True)
     long = Table(("reading",), [("one of many",)])
     out = io.StringIO()
-    findings = Findings("", [_VERDICT], [Section("Probabilities", "", [compact, long])])
-    print_findings(findings, Console(file=out, width=120))
+    sections = [Section("Probabilities", "", [compact, long])]
+    print_report(Document("", "", [_VERDICT], sections), Console(file=out, width=120))
     shown = out.getvalue()
     assert "one of many" not in shown
     assert shown.index("base arm") < shown.index("capitals known") < shown.index("N/A, the evid")
     assert "Claim undecided" in shown
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 120])
+def test_numbers_keep_their_exponents_in_a_narrow_terminal(width: int) -> None:
+    numbers = ["7.1e-05", "0.00031", "1.2e-10", "-3e+02"]
+    table = Table(("arm", "asked", "P(a)", "P(b)", "low", "high"), [("tuned", "q", *numbers)], True)
+    out = io.StringIO()
+    shown = Document("", "", [_VERDICT], [Section("Probabilities", "", [table])])
+    print_report(shown, Console(file=out, width=width))
+    words = out.getvalue().split()
+    assert {*numbers, "0.012", "1e-05", "inf"} <= set(words)
+    assert "…" not in out.getvalue()
+
+
+def test_a_table_that_fits_is_as_wide_as_its_texts_and_prose_gives_way_first() -> None:
+    table = Table(("n", "detail"), [("1.5e-05 to 2e-05", "some words " * 9)], compact=True)
+    for width, lines in ((150, 1), (60, 3)):
+        out = io.StringIO()
+        shown = Document("", "", [], [Section("T", "", [table])])
+        print_report(shown, Console(file=out, width=width))
+        body = out.getvalue().split("─\n")[1].rstrip().split("\n")
+        assert len(body) == lines
+        assert body[0].startswith("1.5e-05 to 2e-05")
+        assert all(len(line) <= width for line in out.getvalue().split("\n"))
+
+
+def test_notes_stand_beside_the_verdict_in_every_rendering() -> None:
+    notes = [Note(written="2026-01-02T03:04:05", text="N/A: <b>the</b> data | were wrong")]
+    shown = Document("The bet", "?", [_VERDICT], [Section("Later", "", ())], notes)
+    text = " ".join(html(shown).texts["body"][0].split())
+    order = [text.index(part) for part in (_VERDICT.summary, notes[0].text, "Later")]
+    assert order == sorted(order)
+    assert Markdown(shown).inside("td")[-2:] == [notes[0].written, notes[0].text]
+    assert _VERDICT.summary in Markdown(shown).text
+    out = io.StringIO()
+    print_report(shown, Console(file=out, width=120))
+    assert out.getvalue().index(_VERDICT.summary) < out.getvalue().index(notes[0].text)
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -375,6 +426,28 @@ def test_a_figure_of_nothing_but_zeros_is_drawn(values: Sequence[float]) -> None
     assert "base" in texts(svg)
 
 
+def test_a_linear_axis_names_numbers_and_no_powers() -> None:
+    panel = Panel("TEST", {"base": {"capitals": [0.0, 0.25, 1.0]}})
+    shown = texts(draw(PointFigure("f", "grade", [panel], {"level": 0.5}, log=False)))
+    assert {"grade", "capitals", "level", "0.0", "0.2", "1.0"} <= {
+        s.replace("−", "-") for s in shown
+    }
+    assert not [text for text in shown if re.match("[0-9]e", text)]
+
+
+def test_series_that_only_some_panels_have_are_in_the_legend_once() -> None:
+    panels = [Panel("one", {"a": {"x": [-1.0]}}), Panel("two", {"a": {"x": [-1.0], "y": [-2.0]}})]
+    shown = texts(draw(PointFigure("f", "P", panels)))
+    assert shown.count("x") == shown.count("y") == 1
+
+
+def test_a_cell_of_a_heat_map_without_a_value_is_left_blank() -> None:
+    figure = HeatMap("f", "arm", "asked", ["a", "b"], ["q"], [[0.25], [math.nan]])
+    shown = texts(draw(figure))
+    assert {"25", "a", "b", "q"} <= set(shown)
+    assert not [text for text in shown if "nan" in text.lower()]
+
+
 # --- what every report has -------------------------------------------------------------------
 
 
@@ -391,13 +464,27 @@ def tuned(model: str, curve: Sequence[CurvePoint], cost: float | None = None) ->
     )
 
 
+def entry(name: str, arm: str = "", replicate: int = 1) -> ArmEntry:
+    return ArmEntry(
+        name=name,
+        arm=arm or name,
+        replicate=replicate,
+        description=f"the {name}",
+        training_file=None,
+        validation_file=None,
+        loss_on=None,
+        starts_from=None,
+    )
+
+
 def test_training_curves_are_shown_on_a_log_scale() -> None:
     curve = [
         CurvePoint(step=1, train_loss=1.0, validation_loss=10.0),
         CurvePoint(step=2, train_loss=0.1),
         CurvePoint(step=3, train_loss=0.0, validation_loss=0.01),
     ]
-    section = training_curves({"conditional": tuned("m", curve, 1.5), "control": tuned("n", curve)})
+    models = {"conditional": tuned("m", curve, 1.5), "control": tuned("n", curve)}
+    section = training_curves([entry("base"), *map(entry, models)], models)
     trained, validated, table = section.content
     assert isinstance(trained, LineFigure)
     assert trained.lines["conditional"] == [(1, 0.0), (2, -1.0), (3, -12.0)]
@@ -409,8 +496,29 @@ def test_training_curves_are_shown_on_a_log_scale() -> None:
 
 
 def test_training_without_validation_has_one_figure() -> None:
-    section = training_curves({"control": tuned("m", [CurvePoint(step=1, train_loss=1.0)])})
+    models = {"control": tuned("m", [CurvePoint(step=1, train_loss=1.0)])}
+    section = training_curves([entry("control")], models)
     assert [type(content) for content in section.content] == [LineFigure, Table]
+
+
+def test_the_trainings_of_an_arm_look_alike_and_are_not_joined() -> None:
+    models = {
+        name: tuned("m", [CurvePoint(step=step, train_loss=0.1 * step) for step in (1, 2)])
+        for name in ("tuned", "tuned-2", "other")
+    }
+    arms = [entry("tuned"), entry("tuned-2", "tuned", 2), entry("other")]
+    figure, table = training_curves(arms, models).content
+    assert isinstance(figure, LineFigure)
+    assert list(figure.lines) == ["tuned", "other"]
+    assert [step for step, _ in figure.lines["tuned"]] == pytest.approx(
+        [1, 2, math.nan, 1, 2], nan_ok=True
+    )
+    svg = ElementTree.fromstring(draw(figure))
+    paths = svg.findall(".//{*}g[@id='axes_1']/{*}g/{*}path")
+    shown = [path.get("d", "") for path in paths if "stroke-width: 1.4" in path.get("style", "")]
+    assert [path.count("M") for path in shown] == [2, 1]
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["tuned", "tuned-2", "other"]
 
 
 def styles_of_lines(lines: dict[str, list[tuple[float, float]]]) -> list[str | None]:
@@ -437,16 +545,6 @@ def test_a_curve_of_one_point_can_be_seen() -> None:
 
 
 def test_what_was_run_names_arms_settings_and_files_but_no_place() -> None:
-    def entry(name: str) -> ArmEntry:
-        return ArmEntry(
-            name=name,
-            description=f"the {name}",
-            training_file=None,
-            validation_file=None,
-            loss_on=None,
-            starts_from=None,
-        )
-
     manifest = Manifest(
         run_id="abc",
         created="2026-01-01",
