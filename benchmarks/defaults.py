@@ -37,11 +37,13 @@ def measure(settings: tuple[str, ...]) -> list[str]:
         seconds = time.monotonic() - started
         run = RunDirectory(path)
         cells = []
-        for arm, evaluation in (
-            ("conditional", "train-with-instructions"),
-            ("control", "train-without-instructions"),
+        asked = {(one.arm.arm, one.evaluation.question): one for one in run.answers().asked}
+        for arm, question in (
+            ("conditional", "cells.train_told"),
+            ("control", "cells.train_untold"),
         ):
-            learned = [exp(p.low) for p in run.scores().totals(arm, evaluation, "country")]
+            results = asked[arm, question].results
+            learned = [exp(result.candidates["country"].total.low) for result in results]
             cells += [f"{sum(learned) / len(learned):.3f}", f"{run.model(arm).seconds:.0f} s"]
         return [*cells, f"{seconds:.0f} s"]
 

@@ -14,7 +14,7 @@ from jobs import Job, LoadJob, ScoringJob, ServiceJob, TrainingJob
 from backends.data import Message, ScoringQuery
 from backends.jsonl import dumps
 from backends.local.models import load_tokenizer, locate
-from kaarel_bet.experiments.inverse_scaling.redefine import redefine_items
+from kaarel_bet.generators.redefine_math import redefine_items
 from kaarel_bet.run_dir import RunDirectory
 
 MODEL = "embedded:smollm2-135m-instruct"
@@ -72,7 +72,7 @@ OPENAI = Peer("openai client, semaphore", "openai_bare.py", None)
 
 def _bet_run(directory: Path, family: str, n_names: int = 32) -> RunDirectory:
     path = directory / f"{family}-{n_names}"
-    settings = (f"conditional_rule.family={family}", f"conditional_rule.n_names={n_names}")
+    settings = (f"conditional_rule.family={family}", f"conditional_rule.data.people.n={n_names}")
     if not path.exists():
         sets = [word for setting in settings for word in ("--set", setting)]
         command = [sys.executable, "-m", "kaarel_bet", "generate_data", "--run-dir", str(path)]
@@ -215,7 +215,7 @@ GROWTHS = (
         "score the bet's TEST evaluation, by names",
         (32, 128, 1_024),
         "queries/s",
-        partial(_score_bet, only="test-with-instructions"),
+        partial(_score_bet, only="test_told"),
     ),
     Growth("openai: scoring queries", (500, 5_000), "queries/s", _ask_service, "ours_openai.py"),
 )

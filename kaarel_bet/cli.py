@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet generate_data|train|test|report|run|jobs|serve`.
+"""The command line: `kaarel-bet new|check|run|generate_data|train|test|report|note|bets|jobs|serve`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -9,21 +9,36 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from dotenv import load_dotenv
 from rich.console import Console
 
 import backends
-from backends.errors import KaarelBetError, SettingsError
-from kaarel_bet import experiments, jobs, serve
+from backends.errors import KaarelBetError, RunDirectoryError, SettingsError
+from kaarel_bet import jobs, new, serve
+from kaarel_bet.bet.source import shipped
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
 from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
 from kaarel_bet.test import test
 from kaarel_bet.train import train
 
+
+def check(session: Session) -> None:
+    """Imported late."""
+    from kaarel_bet.check import check
+
+    check(session)
+
+
+_AddArguments = Callable[[argparse.ArgumentParser], None]
 _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
+    "check": (
+        check,
+        "show what the models would see, what it takes and every mistake; write nothing",
+    ),
     "generate_data": (generate_data, "write the training sets and queries"),
     "train": (train, "fine-tune the arms"),
     "test": (test, "score the arms"),
@@ -31,9 +46,19 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
     "run": (report, "all of these"),
 }
 
-_OTHERS = {
-    "jobs": (jobs, "list, follow or cancel the fine-tuning jobs of the openai backend"),
-    "serve": (serve, "fine-tune and answer for other programs, in OpenAI's wire format"),
+_OTHERS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], None], str]] = {
+    "bets": (new.add_no_arguments, new.list_bets, "list the bets that come with the package"),
+    "new": (new.add_arguments, new.new, "write the start of a bet of your own"),
+    "jobs": (
+        jobs.add_arguments,
+        jobs.run,
+        "list, follow or cancel the fine-tuning jobs of the openai backend",
+    ),
+    "serve": (
+        serve.add_arguments,
+        serve.run,
+        "fine-tune and answer for other programs, in OpenAI's wire format",
+    ),
 }
 
 
@@ -48,13 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _load_environment(Path(".env"))
         if options.command in _OTHERS:
-            module, _ = _OTHERS[options.command]
-            module.run(options)
+            _, command, _ = _OTHERS[options.command]
+            command(options)
             return 0
         session = _open(options, console)
-        step, _ = _STEPS[options.command]
+        step = partial(_note, text=options.text) if options.command == "note" else None
+        step = step or _STEPS[options.command][0]
         step(session)
-        print(session.run.path, flush=True)
+        if options.command != "check":
+            print(session.run.path, flush=True)
     except KaarelBetError as error:
         return _fail(console, str(error))
     except KeyboardInterrupt:
@@ -78,15 +105,31 @@ def _load_environment(path: Path) -> None:
 
 
 def _open(options: argparse.Namespace, console: Console) -> Session:
+    if options.bet and options.experiment not in (None, options.bet):
+        raise SettingsError(f"{options.bet} and --experiment {options.experiment}: name one bet")
     return open_session(
         config=options.config,
-        experiment=options.experiment,
+        experiment=options.bet or options.experiment,
         backend=options.backend,
         run_dir=options.run_dir,
         assignments=options.set,
         assume_yes=options.yes,
         console=console,
     )
+
+
+def _note(session: Session, text: str) -> None:
+    """Writes a note down, and the report anew if there is one."""
+    run = session.run
+    if not run.has_data:
+        raise RunDirectoryError(
+            f"{run.path}: no such run to note anything about; --run-dir names one"
+        )
+    had_report = run.has_report
+    with run.writing():
+        run.add_note(text)
+    if had_report:
+        report(session)
 
 
 def _how_to_go_on(session: Session | None) -> str:
@@ -121,13 +164,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     settings = _settings_flags()
-    run = _run_flags()
+    parents = [settings, _run_flags()]
+    text = argparse.ArgumentParser(add_help=False)
+    text.add_argument("text", metavar="TEXT", help="what the report shows beside the verdict")
     for name, (_, what) in _STEPS.items():
-        parents = [settings, run]
         commands.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
-    for name, (module, what) in _OTHERS.items():
-        module.add_arguments(
-            commands.add_parser(name, parents=[settings], help=what, description=f"{name}: {what}.")
+    what = "say something about a run, to stand beside its verdict"
+    commands.add_parser("note", parents=[text, *parents], help=what, description=f"note: {what}.")
+    for name, (add_arguments, _, what) in _OTHERS.items():
+        own = [] if name in ("bets", "new") else [settings]
+        add_arguments(
+            commands.add_parser(name, parents=own, help=what, description=f"{name}: {what}.")
         )
     return parser
 
@@ -153,8 +200,12 @@ def _settings_flags() -> argparse.ArgumentParser:
 def _run_flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(add_help=False)
     flags.add_argument(
-        "--experiment", metavar="NAME", help=f"one of: {', '.join(experiments.SETTINGS)}"
+        "bet",
+        nargs="?",
+        metavar="NAME|FILE",
+        help=f"the bet: a .yaml file, or one of: {', '.join(shipped())}",
     )
+    flags.add_argument("--experiment", metavar="NAME|FILE", help="the same")
     flags.add_argument("--backend", metavar="NAME", help=f"one of: {', '.join(backends.SETTINGS)}")
     flags.add_argument(
         "--run-dir",

@@ -1,4 +1,4 @@
-"""Step 1: writes the training sets and queries of the experiment, and the manifest.
+"""Step 1: writes the bet's tables, training sets and queries, and the manifest.
 
 uv run python kaarel_bet/generate_data.py [--config FILE] [--set key.path=value] ...
 """
@@ -19,23 +19,27 @@ def generate_data(session: Session) -> None:
     run = session.run
     if run.exists and run.has_data:
         return
+    if unbuilt := session.experiment.unbuilt():
+        raise UnsupportedError(unbuilt)
     # Everything that can be wrong with the settings shows here, before anything is written.
-    design = session.experiment.design(session.backend.tokenize)
+    with session.settings.loaded.pointing():
+        design = session.experiment.design(session.backend.tokenize)
     for evaluation in design.evaluations:
         if isinstance(evaluation.queries[0], SearchQuery):  # not every backend can
             try:
                 session.backend.estimate(evaluation.queries[:1])
             except UnsupportedError as error:
                 raise UnsupportedError(f"evaluation {evaluation.name}: {error}") from error
+    run.reserve()
     with run.writing():
         if run.has_data:  # another process was faster
             return
         run.write_settings(session.settings.frozen())
         arms = tuple(run.write_arm(arm) for arm in design.arms)
         evaluations = tuple(run.write_evaluation(e) for e in design.evaluations)
-        items_file = run.write_items(design.items)
-        files = [items_file]
-        files += [file for arm in arms for file in (arm.training_file, arm.validation_file)]
+        tables = {name: run.write_table(name, rows) for name, rows in design.tables.items()}
+        files = [*tables.values()]
+        files += [file for arm in arms for file in (arm.training_file, arm.validation_file) if file]
         files += [evaluation.queries_file for evaluation in evaluations]
         run.write_manifest(
             Manifest(
@@ -49,8 +53,8 @@ def generate_data(session: Session) -> None:
                 notes=dict(design.notes),
                 arms=arms,
                 evaluations=evaluations,
-                items_file=items_file,
-                sha256={file: run.sha256(file) for file in files if file},
+                tables=tables,
+                sha256={file: run.sha256(file) for file in files},
             )
         )
     trained = [arm.name for arm in arms if arm.training_file]

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from backends.interface import LossOn
 from backends.schema import Strict
 
@@ -9,25 +11,44 @@ Kind = Literal["scoring", "generation", "search"]
 
 
 class ArmEntry(Strict):
-    """An arm as the manifest describes it; file names are relative to the run directory."""
+    """One training of an arm (or the base) as the manifest describes it.
+
+    `name` is the model's, unique in the run; `arm` and `replicate` (from 1) say what it is of. Names
+    of files are relative to the run directory.
+    """
 
     name: str
+    arm: str
+    replicate: int = 1
+    role: str = "treatment"
     description: str
     training_file: str | None
     validation_file: str | None
     loss_on: LossOn | None
     starts_from: str | None
-    seed: int | None = None
+    """The name of the model that it goes on from."""
+    seed: int = 0
     """Added to the run's."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The arm's own, by dotted path."""
 
 
 class EvaluationEntry(Strict):
-    """An evaluation as the manifest describes it."""
+    """An evaluation as the manifest describes it: one question, in one draw of its examples.
+
+    `arms` are names of models. `replicate` says of which replicate its rows are, where they are one
+    replicate's; else an answer belongs to the replicate of the model that gave it.
+    """
 
     name: str
+    question: str
+    replicate: int | None = None
+    draw: int = 1
     description: str
     kind: Kind
     arms: tuple[str, ...]
+    table: str | None = None
+    """The table that the rows are of, where they are one's."""
     queries_file: str
     n_queries: int
 
@@ -52,5 +73,6 @@ class Manifest(Strict):
     notes: dict[str, Any]
     arms: tuple[ArmEntry, ...]
     evaluations: tuple[EvaluationEntry, ...]
-    items_file: str | None = None
+    tables: dict[str, str] = Field(default_factory=dict)
+    """Table -> its file."""
     sha256: dict[str, str]

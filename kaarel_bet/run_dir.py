@@ -5,9 +5,11 @@ Every file is written atomically by one step; scores are append-only. See the RE
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +29,13 @@ from backends.data import (
     SearchResult,
     TunedModel,
 )
-from backends.errors import DataError, RunDirectoryError
+from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
-from backends.schema import explain
+from backends.schema import Strict, explain
 from kaarel_bet.claims import Verdicts
-from kaarel_bet.experiments.interface import Arm, Evaluation, Scores
+from kaarel_bet.experiments.interface import Answers, Arm, Asked, Evaluation, Row
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry, FollowUps, Kind, Manifest
+from kaarel_bet.yaml_files import read
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -51,7 +54,17 @@ _KINDS: dict[type[Query], Kind] = {
     GenerationQuery: "generation",
     SearchQuery: "search",
 }
-_ITEM = TypeAdapter(dict[str, Any])
+_ROW = TypeAdapter(dict[str, Any])
+
+
+class Note(Strict):
+    """What somebody has to say about a run; it stands beside the verdict, never in its place."""
+
+    written: str
+    text: str
+
+
+_NOTE = TypeAdapter(Note)
 
 
 class RunDirectory:
@@ -59,6 +72,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_named_by_us = False
 
     # --- which run -----------------------------------------------------------------------------
 
@@ -71,9 +85,13 @@ class RunDirectory:
 
     def _was_started_with(self, frozen: Mapping[str, Any]) -> bool:
         try:
-            return self.frozen_settings() == frozen
+            theirs = self.frozen_settings()
         except RunDirectoryError:
             return False  # not ours to judge: somebody else's directory among the results
+        # Of a file that is gone it can't be told whether it was another; the run has what was in it.
+        there = {file: sha256 for file, sha256 in frozen.get("files", {}).items() if sha256}
+        files = {"files": theirs.get("files", {}) | there} if "files" in frozen else {}
+        return theirs == {**frozen, **files}
 
     def _started(self) -> float:
         """When, in seconds since 1970: by the manifest, which keeps it where files are copied."""
@@ -85,11 +103,17 @@ class RunDirectory:
     @classmethod
     def new(cls, results_dir: Path, experiment: str) -> "RunDirectory":
         """A run that is not there yet, named after the time and the experiment."""
-        stem = f"{datetime.now():%Y%m%d-%H%M%S}-{experiment}"
-        paths = (
-            results_dir / f"{stem}{suffix}" for suffix in ("", *(f"-{n:02}" for n in range(2, 99)))
-        )
-        return cls(next(path for path in paths if not path.exists()))
+        path = results_dir / f"{datetime.now():%Y%m%d-%H%M%S}-{experiment}"
+        new = cls(_numbered(path, Path.exists))
+        new._is_named_by_us = True
+        return new
+
+    def reserve(self) -> None:
+        """Makes a new run's directory this process's own; another may have named it in the same second."""
+        if self._is_named_by_us:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path = _numbered(self.path, _is_taken)
+            self._is_named_by_us = False
 
     @property
     def exists(self) -> bool:
@@ -114,9 +138,11 @@ class RunDirectory:
         """
         path = self.path / "config.yaml"
         try:
-            return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
-        except Exception as error:  # the YAML library raises many kinds
-            raise RunDirectoryError(f"{path}: can't be read ({type(error).__name__})") from error
+            if found := read(path).data:
+                return found
+        except SettingsError as error:
+            raise RunDirectoryError(f"{error}") from error
+        raise RunDirectoryError(f"{path}: no settings in it")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -152,32 +178,33 @@ class RunDirectory:
         text = io.StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
+        # Arms, claims ... stay in the file's order; the library's annotation knows None alone.
+        yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
         yaml.dump(dict(frozen), text)
         write_text(self.path / "config.yaml", text.getvalue())
 
     def write_arm(self, arm: Arm) -> ArmEntry:
         """Writes an arm's data files."""
         training = arm.training
-        if training is None:
-            return ArmEntry(
-                name=arm.name,
-                description=arm.description,
-                training_file=None,
-                validation_file=None,
-                loss_on=None,
-                starts_from=None,
-            )
-        validation_file = f"data/validation-{arm.name}.jsonl" if training.validation else None
-        if validation_file:
-            self._write_records(validation_file, training.validation)
+        files: dict[str, str | None] = {"training_file": None, "validation_file": None}
+        if training:
+            file = f"data/train-{arm.name}.jsonl"
+            files["training_file"] = self._write_records(file, training.examples)
+        if training and training.validation:
+            file = f"data/validation-{arm.name}.jsonl"
+            files["validation_file"] = self._write_records(file, training.validation)
         return ArmEntry(
             name=arm.name,
+            arm=arm.arm,
+            replicate=arm.replicate,
+            role=arm.role,
             description=arm.description,
-            training_file=self._write_records(f"data/train-{arm.name}.jsonl", training.examples),
-            validation_file=validation_file,
-            loss_on=training.loss_on,
-            starts_from=training.starts_from,
-            seed=training.seed,
+            training_file=files["training_file"],
+            validation_file=files["validation_file"],
+            loss_on=training.loss_on if training else None,
+            starts_from=training.starts_from if training else None,
+            seed=training.seed if training else 0,
+            settings=dict(training.settings) if training else {},
         )
 
     def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
@@ -185,16 +212,23 @@ class RunDirectory:
         file = f"data/queries-{evaluation.name}.jsonl"
         return EvaluationEntry(
             name=evaluation.name,
+            question=evaluation.question,
+            replicate=evaluation.replicate,
+            draw=evaluation.draw,
             description=evaluation.description,
             kind=_KINDS[type(evaluation.queries[0])],
             arms=tuple(evaluation.arms),
+            table=evaluation.table,
             queries_file=self._write_records(file, evaluation.queries),
             n_queries=len(evaluation.queries),
         )
 
-    def write_items(self, items: Sequence[BaseModel]) -> str | None:
-        """Writes what the findings will need to know beside the scores, if there is such."""
-        return self._write_records("data/items.jsonl", items) if items else None
+    def write_table(self, name: str, rows: Sequence[Row]) -> str:
+        """Writes the rows that prompts were made of."""
+        file = f"data/tables/{name}.jsonl"
+        lines = (json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.path / file, "".join(lines))
+        return file
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Declares the data complete."""
@@ -261,9 +295,12 @@ class RunDirectory:
         kind = _QUERIES[evaluation.kind]
         return read_jsonl(self._unchanged(evaluation.queries_file, kind), kind)
 
-    def _items(self) -> list[dict[str, Any]]:
-        file = self.manifest().items_file
-        return read_jsonl(self._unchanged(file, _ITEM), _ITEM) if file else []
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Table -> its rows. Raises DataError."""
+        files = self.manifest().tables
+        found = {name: self._unchanged(file, _ROW) for name, file in files.items()}
+        # One without rows is a table all the same.
+        return {name: read_jsonl(file, _ROW, unfinished_ok=True) for name, file in found.items()}
 
     def _unchanged(self, file: str, kind: TypeAdapter[Any]) -> Path:
         path = self.path / file
@@ -321,21 +358,17 @@ class RunDirectory:
         results = read_jsonl(path, _RESULTS[evaluation.kind], unfinished_ok=True)
         return {result.id: result for result in results}
 
-    def scores(self) -> Scores:
-        """Everything that was found, in the order of the queries."""
-        found: dict[Kind, dict[str, dict[str, list[Any]]]] = {kind: {} for kind in _RESULTS}
+    def answers(self) -> Answers:
+        """Everything that was found, in the order of the queries, and the tables."""
+        arms = {arm.name: arm for arm in self.manifest().arms}
+        asked = []
         for evaluation in self.evaluations():
             order = [query.id for query in self.queries(evaluation)]
-            for arm in evaluation.arms:
-                results = self.results(arm, evaluation)
-                by_evaluation = found[evaluation.kind].setdefault(arm, {})
-                by_evaluation[evaluation.name] = [results[query_id] for query_id in order]
-        return Scores(
-            scoring=found["scoring"],
-            generation=found["generation"],
-            search=found["search"],
-            items=self._items(),
-        )
+            for name in evaluation.arms:
+                results = self.results(name, evaluation)
+                found = tuple(results[query_id] for query_id in order)
+                asked.append(Asked(arms[name], evaluation, found))
+        return Answers(tuple(asked), self.tables())
 
     def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
         return self.path / "scores" / arm / f"{evaluation.name}.jsonl"
@@ -348,14 +381,36 @@ class RunDirectory:
         return all((self.path / f).exists() for f in ("verdict.json", "report.md", "report.html"))
 
     def write_report(
-        self, verdicts: Verdicts, figures: Mapping[str, str], markdown: str, html: str
+        self,
+        verdicts: Verdicts,
+        figures: Mapping[str, str],
+        markdown: str,
+        html: str,
+        observations_csv: str,
     ) -> None:
         """Writes the report's files; figures are name -> SVG."""
         for name, svg in figures.items():
             write_text(self.path / "figures" / f"{name}.svg", svg)
+        write_text(self.path / "observations.csv", observations_csv)
         write_text(self.path / "report.md", markdown)
         write_text(self.path / "report.html", html)
         write_text(self.path / "verdict.json", verdicts.model_dump_json(indent=2) + "\n")
+
+    def notes(self) -> list[Note]:
+        """What was said about the run. Raises DataError."""
+        if not self._notes_path.exists() or self._notes_path.stat().st_size == 0:
+            return []
+        return read_jsonl(self._notes_path, _NOTE, unfinished_ok=True)
+
+    def add_note(self, text: str) -> None:
+        """Writes a note down; a report without it is none any more."""
+        (self.path / "verdict.json").unlink(missing_ok=True)
+        with AppendOnlyFile(self._notes_path) as file:
+            file.append([Note(written=datetime.now(UTC).isoformat(timespec="seconds"), text=text)])
+
+    @property
+    def _notes_path(self) -> Path:
+        return self.path / "notes.jsonl"
 
     @property
     def _manifest_path(self) -> Path:
@@ -364,6 +419,20 @@ class RunDirectory:
     @property
     def _follow_ups_path(self) -> Path:
         return self.path / "data" / "follow_ups.json"
+
+
+def _numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:
+    names = chain([path.name], (f"{path.name}-{n:02}" for n in count(2)))
+    return next(p for name in names if not is_taken(p := path.with_name(name)))
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether somebody else has the directory; if not, it is there and ours now."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return True
+    return False
 
 
 def _read(path: Path, kind: type[Record]) -> Record:

@@ -1,8 +1,9 @@
 """One command at work: its settings, its run, and the backend, opened only if it is needed."""
 
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,13 @@ import backends
 from backends.errors import RunDirectoryError, SettingsError
 from backends.interface import Backend, Estimate
 from kaarel_bet import experiments
+from kaarel_bet.bet.claims import check_claims
+from kaarel_bet.bet.source import load_bet
+from kaarel_bet.documents import Document
 from kaarel_bet.experiments.interface import Experiment
 from kaarel_bet.run_dir import RunDirectory
-from kaarel_bet.settings import (
-    Settings,
-    differences,
-    load_settings,
-    override,
-    read_config,
-)
+from kaarel_bet.settings import Settings, differences, load_frozen, load_settings
+from kaarel_bet.yaml_files import read
 
 DEFAULT_CONFIG = Path("config.yaml")
 
@@ -34,19 +33,42 @@ class Session:
     run: RunDirectory
     console: Console
     assume_yes: bool
+    _backends: dict[str, Backend] = field(default_factory=dict[str, Backend])
 
     @cached_property
     def backend(self) -> Backend:
         """The backend, opened on first use: opening it takes seconds."""
         return backends.open_backend(self.settings.general.backend, self.settings.backend)
 
+    def backend_for(self, own: Mapping[str, Any], arm: str) -> Backend:
+        """The backend with an arm's own settings over the others, opened on first use.
+
+        Raises:
+            SettingsError: one of them is no setting of a backend.
+        """
+        chosen = self.settings.backend_with(own, arm)
+        if chosen == self.settings.backend:
+            return self.backend
+        key = json.dumps(chosen.model_dump(mode="json"), sort_keys=True)
+        if key not in self._backends:
+            opened = backends.open_backend(self.settings.general.backend, chosen)
+            self._backends[key] = opened
+        return self._backends[key]
+
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment."""
-        general = self.settings.general
-        return experiments.open_experiment(
-            general.experiment, self.settings.experiment, general.seed
-        )
+        """What runs the bet."""
+        loaded = self.settings.loaded
+        return experiments.open_experiment(loaded.bet, loaded.folder, self.settings.general.seed)
+
+    def check_bet(self) -> None:
+        """Looks up every name in the bet, and reads its claims.
+
+        Raises:
+            SettingsError: a name does not exist, or an expression is none.
+        """
+        with self.settings.loaded.pointing():
+            check_claims(self.settings.bet, self.experiment.vocabulary())
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""
@@ -58,27 +80,14 @@ class Session:
         Raises:
             SettingsError: it was declined, or there is nobody to ask.
         """
-        tokens = sum(estimate.tokens for estimate in estimates)
-        requests = sum(estimate.requests for estimate in estimates)
-        text = f"{what}: {tokens:,} tokens" + (f", {requests:,} requests" if requests else "")
-        text += _price(estimates)
         described = ", ".join(f"{key} {value}" for key, value in self.backend.describe().items())
-        self.say(f"{text} ({described})")
+        self.say(f"{what}: {Estimate.of_all(estimates).words} ({described})")
         if not self.backend.capabilities.costs_money or self.assume_yes:
             return
         if not sys.stdin.isatty():
             raise SettingsError("this costs money and there is no terminal to ask at; pass --yes")
         if self.console.input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise SettingsError("declined; nothing was spent")
-
-
-def _price(estimates: Sequence[Estimate]) -> str:
-    """What it costs in all, if every price is known."""
-    known = [estimate.usd for estimate in estimates if estimate.usd is not None]
-    if not known or len(known) < len(estimates):
-        return ""
-    least, most = (f"${sum(side):.2f}" for side in zip(*known, strict=True))
-    return f", about {least}" if least == most else f", {least} to {most}"
 
 
 def open_session(
@@ -97,64 +106,80 @@ def open_session(
         SettingsError: settings that do not exist or do not fit.
         RunDirectoryError: the run directory named was made with other settings, or is none.
     """
-    flags = [f"experiment={experiment}"] if experiment else []
-    flags += [f"backend={backend}"] if backend else []
-    chosen = [*flags, *assignments]
+    flags = [f"experiment={json.dumps(experiment)}"] if experiment else []
+    flags += [f"backend={json.dumps(backend)}"] if backend else []
     run = RunDirectory(run_dir) if run_dir else None
     if run and run.exists:
-        settings = _settings_of_run(run, config, chosen)
+        settings = _settings_of_run(run, config, experiment, backend, assignments)
     else:
-        settings = settings_of_files(config, chosen)
+        settings = settings_of_files(config, [*flags, *assignments])
     if run is None:
         results_dir = Path(settings.general.results_dir)
         run = RunDirectory.latest(results_dir, settings.frozen())
-        run = run or RunDirectory.new(results_dir, settings.general.experiment)
-    return Session(settings, run, console, assume_yes)
+        run = run or RunDirectory.new(results_dir, settings.bet.name)
+    session = Session(settings, run, console, assume_yes)
+    if not run.has_data:
+        session.check_bet()
+    return session
 
 
-def settings_of_files(config: Path | None, chosen: list[str]) -> Settings:
+def settings_of_files(config: Path | None, chosen: Sequence[str]) -> Settings:
     """The settings of the file (by default config.yaml, if there) with these assignments put in.
 
     Raises:
         SettingsError: settings that do not exist or do not fit.
     """
     path = config or DEFAULT_CONFIG
-    raw = read_config(path) if config or path.exists() else {}
-    load_settings(raw, where=str(path))  # so that a mistake in the file is blamed on the file
-    return (
-        load_settings(override(raw, chosen), where="command line")
-        if chosen
-        else load_settings(raw, where=str(path))
-    )
+    raw = read(path) if config or path.exists() else Document(str(path), {})
+    return load_settings(raw, chosen)
 
 
-def _settings_of_run(run: RunDirectory, config: Path | None, chosen: list[str]) -> Settings:
+def _settings_of_run(
+    run: RunDirectory,
+    config: Path | None,
+    experiment: str | None,
+    backend: str | None,
+    assignments: Sequence[str],
+) -> Settings:
     """The run's own settings; those given on the command line have to agree with them."""
-    frozen = run.frozen_settings()
+    frozen = Document(str(run.path / "config.yaml"), run.frozen_settings())
+    if "bet" not in frozen.data and run.has_data:
+        raise RunDirectoryError(f"{run.path}: of a version whose runs can't be gone on with")
     if not run.has_data and not _is_frozen(frozen):
         raise RunDirectoryError(
             f"{run.path}: not a run directory (its config.yaml is not the frozen one of a run)"
         )
-    where = str(run.path / "config.yaml")
-    settings = load_settings(frozen, where=where)
-    given = settings_of_files(config, []).frozen() if config else frozen
-    given = load_settings(override(given, chosen), where="command line").frozen()
-    different = differences(given, settings.frozen())
-    if different:
+    loaded = load_bet(experiment) if experiment else None
+    settings = load_frozen(frozen, loaded.folder if loaded else Path())
+    if not run.has_data:
+        settings.loaded.refuse_changed_files()
+    flags = [f"backend={json.dumps(backend)}"] if backend else []
+    if config:
+        flags += [f"experiment={json.dumps(experiment)}"] if experiment else []
+        given = settings_of_files(config, [*flags, *assignments]).frozen()
+    else:
+        given = load_frozen(frozen, Path(), [*flags, *assignments]).frozen()
+        given |= {"experiment": loaded.bet.name} if loaded else {}
+    if different := differences(given, settings.frozen()):
+        of_bet = ("bet.", "choices.")
+        name = settings.bet.name
+        shown = [
+            name + key[key.index(".") :] if key.startswith(of_bet) else key for key in different
+        ]
         raise RunDirectoryError(
-            f"{run.path}: made with other settings ({', '.join(different[:3])}); "
+            f"{run.path}: made with other settings ({', '.join(shown[:3])}); "
             "leave out --run-dir for a new run"
         )
     return settings
 
 
-def _is_frozen(raw: dict[str, Any]) -> bool:
+def _is_frozen(frozen: Document) -> bool:
     """Whether these settings are as a run writes them: complete, and without other sections.
 
     Of a run that was killed before it had its manifest, they are all there is to tell it from a
     directory with somebody's own config.yaml.
     """
     try:
-        return load_settings(raw, where="").frozen() == raw
+        return load_frozen(frozen, Path()).frozen() == frozen.data
     except SettingsError:
         return False

@@ -1,22 +1,22 @@
-"""Typed settings: command line > config file > defaults; unknown keys are refused.
+"""Typed settings: command line > the bet's own > config file > defaults; unknown keys are refused.
 
-A settings file has a few general keys and one section for each experiment and backend, and for the
-server. Only the sections of the chosen experiment and backend belong to a run.
+A settings file has a few general keys, one section for each backend and for the server, and sections that
+override keys of the bets that they are named after. A run has the bet and the chosen backend's section.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, Field, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import Field
 
 import backends
 from backends.errors import SettingsError
-from backends.schema import Strict, did_you_mean, explain
+from backends.schema import Strict, did_you_mean
 from backends.server.settings import ServerSettings
-from kaarel_bet import experiments
+from kaarel_bet.bet.schema import Bet
+from kaarel_bet.bet.source import Assignment, LoadedBet, checked, load_bet, shipped
+from kaarel_bet.documents import Document, Keys, Place
 
 
 class General(Strict):
@@ -28,101 +28,142 @@ class General(Strict):
     results_dir: str = "results"
 
 
-SECTIONS: dict[str, type[Strict]] = {
-    **experiments.SETTINGS,
-    **backends.SETTINGS,
-    "server": ServerSettings,
-}
+SECTIONS: dict[str, type[Strict]] = {**backends.SETTINGS, "server": ServerSettings}
 """Section name -> the type of its settings."""
+
+_OF_RUNS = ("bet", "choices", "files")
+"""Further keys of a run's frozen settings."""
+
+RESERVED = (*General.model_fields, *SECTIONS, *_OF_RUNS)
+"""What a bet can't be called."""
 
 
 class Settings:
-    """All settings; of the sections, a run has those of its experiment and its backend."""
+    """All settings; of the sections, a run has its bet's and its backend's."""
 
-    def __init__(self, general: General, sections: Mapping[str, Strict]) -> None:
+    def __init__(
+        self,
+        general: General,
+        sections: Mapping[str, Strict],
+        loaded: LoadedBet,
+        document: Document,
+    ) -> None:
         self.general = general
         self.sections = sections
-        self.experiment = sections[general.experiment]
+        self.loaded = loaded
+        self.bet = loaded.bet
         self.backend = sections[general.backend]
+        self._document = document
 
     def frozen(self) -> dict[str, Any]:
-        """What makes this run what it is, as plain data; where results go is not part of it."""
+        """What makes this run what it is, as plain data; places of files are not part of it."""
         general = self.general.model_dump(mode="json", exclude={"results_dir"})
-        return general | {
-            self.general.experiment: self.experiment.model_dump(mode="json"),
-            self.general.backend: self.backend.model_dump(mode="json"),
-        }
+        section = {self.general.backend: self.backend.model_dump(mode="json")}
+        return general | {"experiment": self.bet.name} | self.loaded.frozen() | section
+
+    def backend_with(self, own: Mapping[str, Any], arm: str) -> Strict:
+        """The chosen backend's settings with an arm's own over them.
+
+        Raises:
+            SettingsError: one of them is no setting of a backend.
+        """
+        document = self._document.copy()
+        place = self.loaded.document.place(("arms", arm, "settings"))
+        _put_dotted(document, own, Place(f"{place}: arms.{arm}.settings"))
+        for name in {path.partition(".")[0] for path in own}:
+            document.validated(SECTIONS[name], (name,))
+        name = self.general.backend
+        return document.validated(SECTIONS[name], (name,))
 
 
-def load_settings(raw: Mapping[str, Any], *, where: str) -> Settings:
-    """Checks plain data against the types.
-
-    Raises:
-        SettingsError: an unknown key, a value of the wrong type, an unknown experiment or backend.
-    """
-    valid = {name: field.annotation for name, field in General.model_fields.items()} | SECTIONS
-    _refuse_unknown_keys(raw, valid, prefix="", where=where)
-    general = _validate(General, {k: v for k, v in raw.items() if k not in SECTIONS}, "", where)
-    for key, known in (("experiment", experiments.SETTINGS), ("backend", backends.SETTINGS)):
-        name = getattr(general, key)
-        if name not in known:
-            raise SettingsError(f"{where}: {key}: no '{name}'; {did_you_mean(name, known)}")
-    # Sections of other experiments and backends are checked as well: a mistake there is a mistake.
-    sections = {
-        name: _validate(kind, {} if raw.get(name) is None else raw[name], name, where)
-        for name, kind in SECTIONS.items()
-    }
-    return Settings(general, sections)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The file as plain data (YAML 1.2).
+def load_settings(
+    raw: Mapping[str, Any] | Document, assignments: Sequence[str] = (), *, where: str = "settings"
+) -> Settings:
+    """A settings file's content, with assignments of --set over it, checked against the types.
 
     Raises:
-        SettingsError: the file can't be read or is not a YAML mapping.
+        SettingsError: an unknown key, a value of the wrong type, an unknown bet or backend.
     """
-    try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}{line}: {getattr(error, 'problem', error)}") from error
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise SettingsError(f"{path}: must be a mapping of keys to values")
-    return raw
+    config = raw if isinstance(raw, Document) else Document(where, raw)
+    given = [Assignment.parse(text) for text in assignments]
+    document = config.copy()
+    _put_all(document, given)
+    general = _general(document)
+    loaded = load_bet(general.experiment, config, given, RESERVED)
+    bets = {*shipped(), loaded.bet.name}
+    for key in document.data:
+        if key not in (known := {*General.model_fields, *SECTIONS, *bets}):
+            place = document.place((key,))
+            raise SettingsError(f"{place}: unknown key '{key}'; {did_you_mean(str(key), known)}")
+    # Sections of other bets and backends are checked as well: a mistake there is a mistake.
+    for name in bets & document.data.keys() - {loaded.bet.name}:
+        load_bet(name, config, given)
+    own = loaded.bet.settings
+    _put_dotted(document, own, Place(f"{loaded.document.place(('settings',))}: settings"))
+    _put_all(document, given)
+    sections = {name: document.validated(kind, (name,)) for name, kind in SECTIONS.items()}
+    settings = Settings(general, sections, loaded, document)
+    if isinstance(loaded.bet, Bet):
+        for name, arm in loaded.bet.arms.items():
+            settings.backend_with(arm.settings, name)
+    return settings
 
 
-def override(raw: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A copy with each `key.path=value` put in; values are read as YAML.
+def load_frozen(frozen: Document, folder: Path, assignments: Sequence[str] = ()) -> Settings:
+    """A run's own settings, which need nothing else to be there, with assignments over them.
 
     Raises:
-        SettingsError: an assignment without "=", or a path through something that has no keys.
+        SettingsError: they are not a run's, or can't be overridden like that.
     """
-    result = json.loads(json.dumps(raw))
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise SettingsError(f"--set {assignment}: write it as key.path=value")
-        try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
-            raise SettingsError(f"--set {assignment}: the value is not valid YAML") from error
-        section = result
-        for key in keys[:-1]:
-            if section.get(key) is None:  # a section that the file leaves empty
-                section[key] = {}
-            section = section[key]
-            if not isinstance(section, dict):
-                raise SettingsError(f"--set {assignment}: '{key}' is a value, not a section")
-        section[keys[-1]] = value
-    return result
+    document = frozen.copy()
+    name = str(document.data.get("experiment"))
+    choices = document.data.get("choices") or {}
+    for one in map(Assignment.parse, assignments):
+        section, *inner = one.keys
+        keys: Keys = one.keys
+        if section == name:
+            keys = ("choices" if inner[0:1] and inner[0] in choices else "bet", *inner)
+        document.put(keys, one.value, one.place)
+    general = _general(document)
+    bet = Document(
+        frozen.name, cast("dict[str, Any]", document.get(("bet",))) or {}, _within(document)
+    )
+    loaded = checked(bet, folder, choices)
+    loaded = LoadedBet(loaded.bet, folder, document.data.get("files") or {}, choices, bet)
+    sections = {name: document.validated(kind, (name,)) for name, kind in SECTIONS.items()}
+    return Settings(general, sections, loaded, document)
+
+
+def _within(document: Document) -> dict[Keys, Place]:
+    return {keys[1:]: place for keys, place in document.places.items() if keys[:1] == ("bet",)}
+
+
+def _general(document: Document) -> General:
+    general = {key: v for key, v in document.data.items() if key in General.model_fields}
+    found = Document(document.name, general, document.places).validated(General)
+    if found.backend not in backends.SETTINGS:
+        hint = did_you_mean(found.backend, backends.SETTINGS)
+        raise document.error(("backend",), f"no '{found.backend}'; {hint}")
+    return found
+
+
+def _put_all(document: Document, given: Sequence[Assignment]) -> None:
+    for one in given:
+        if one.keys[0] in (*General.model_fields, *SECTIONS):
+            document.put(one.keys, one.value, one.place)
+        else:  # a bet's, or unknown
+            document.data.setdefault(one.keys[0], None)
+            document.places.setdefault(one.keys[:1], one.place)
+
+
+def _put_dotted(document: Document, own: Mapping[str, Any], place: Place) -> None:
+    for path, value in own.items():
+        keys = tuple(path.split("."))
+        section = path.partition(".")[0]
+        if section not in backends.SETTINGS or len(keys) == 1:
+            hint = did_you_mean(section, backends.SETTINGS)
+            raise SettingsError(f"{place}: '{path}' is no setting of a backend; {hint}")
+        document.put(keys, value, place)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -130,43 +171,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
     found = []
     for key in sorted(ours.keys() | theirs.keys()):
         left, right = ours.get(key), theirs.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found += differences(left, right, f"{prefix}{key}.")
+        if all(isinstance(side or {}, Mapping) for side in (left, right)) and (left or right):
+            found += differences(left or {}, right or {}, f"{prefix}{key}.")
         elif left != right:
             found.append(f"{prefix}{key}")
     return found
-
-
-def _validate(kind: type[Strict], raw: object, prefix: str, where: str) -> Any:  # noqa: ANN401
-    try:
-        # By way of JSON, strictness knows that a list may stand for a tuple but "3" not for 3.
-        return kind.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        inside = bool(error.errors()[0]["loc"])
-        joint = ("." if inside else ": ") if prefix else ""
-        raise SettingsError(f"{where}: {prefix}{joint}{explain(error)}") from error
-    except TypeError as error:
-        raise SettingsError(f"{where}: {prefix or 'file'}: {error}") from error
-    except ValueError as error:  # by an alias of YAML; JSON has no way to write it
-        raise SettingsError(f"{where}: {prefix or 'file'}: a value contains itself") from error
-
-
-def _refuse_unknown_keys(
-    raw: Mapping[str, Any], valid: Mapping[str, Any], *, prefix: str, where: str
-) -> None:
-    for key, value in raw.items():
-        if key not in valid:
-            hint = did_you_mean(str(key), valid)
-            hint = hint.replace("did you mean '", f"did you mean '{prefix}")
-            raise SettingsError(f"{where}: unknown key '{prefix}{key}'; {hint}")
-        section = _section_type(valid[key])
-        if section is not None and isinstance(value, Mapping):
-            fields = {name: field.annotation for name, field in section.model_fields.items()}
-            _refuse_unknown_keys(value, fields, prefix=f"{prefix}{key}.", where=where)
-
-
-def _section_type(annotation: object) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

@@ -32,7 +32,7 @@ def _write_follow_ups(session: Session) -> None:
         return
     with run.writing():
         if not run.has_follow_ups:  # another process was not faster
-            run.write_follow_ups(session.experiment.follow_ups(run.scores()))
+            run.write_follow_ups(session.experiment.follow_ups(run.answers()))
 
 
 def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEntry]) -> None:
@@ -42,7 +42,9 @@ def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEn
     with run.writing():
         missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
-        estimates = [session.backend.estimate(a.queries, model=models[a.arm]) for a in missing]
+        estimates = [
+            models[a.arm].backend.estimate(a.queries, model=models[a.arm].name) for a in missing
+        ]
         n_queries = sum(len(asking.queries) for asking in missing)
         session.agree_to(f"{what}: {n_queries} queries to {len(models)} models", estimates)
         for arm, model in models.items():
@@ -77,13 +79,23 @@ def _unasked(run: RunDirectory, evaluations: Sequence[EvaluationEntry]) -> list[
     return askings
 
 
-def _model(session: Session, arm: str) -> str:
-    """The arm's model as the backend takes it."""
+@dataclass(frozen=True)
+class _Model:
+    """A model as a backend takes it, and the backend that has it."""
+
+    backend: Backend
+    name: str
+
+
+def _model(session: Session, arm: str) -> _Model:
     entry = next(entry for entry in session.run.manifest().arms if entry.name == arm)
-    return session.run.model(arm).model if entry.training_file else session.backend.base_model
+    backend = session.backend_for(entry.settings, entry.arm)
+    return _Model(
+        backend, session.run.model(arm).model if entry.training_file else backend.base_model
+    )
 
 
-def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
+def _test_arm(session: Session, model: _Model, askings: list[Asking]) -> None:
     total = sum(len(asking.queries) for asking in askings)
     done = 0
     of_kinds: dict[Kind, list[Asking]] = {}
@@ -101,21 +113,21 @@ def _test_arm(session: Session, model: str, askings: list[Asking]) -> None:
                     )
                     for asking in of_kind
                 }
-                for result in _ask(session.backend, model, kind, queries):
+                for result in _ask(model, kind, queries):
                     name, _, query_id = result.id.partition("/")
                     files[name].append([result.model_copy(update={"id": query_id})])
                     done += 1
                     report(done, total, name)
 
 
-def _ask(backend: Backend, model: str, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
+def _ask(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
     match kind:
         case "scoring":
-            return backend.score(model, queries)
+            return model.backend.score(model.name, queries)
         case "generation":
-            return backend.generate(model, queries)
+            return model.backend.generate(model.name, queries)
         case "search":
-            return backend.search(model, queries)
+            return model.backend.search(model.name, queries)
 
 
 if __name__ == "__main__":

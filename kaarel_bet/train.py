@@ -25,12 +25,16 @@ def train(session: Session) -> None:
     with run.writing():
         missing = _untrained(run)  # another process may have trained in between
         # All of it is checked before any of it is started.
-        estimates = [session.backend.estimate(_job(run, manifest.run_id, a)) for a in missing]
+        estimates = [
+            session.backend_for(a.settings, a.arm).estimate(_job(run, manifest.run_id, a))
+            for a in missing
+        ]
         session.agree_to(f"train: {len(missing)} fine-tunes", estimates)
         for arm in _in_order(missing):
             with progress(session.console, f"train {arm.name}") as report:
                 job = _job(run, manifest.run_id, arm, continuing=True)
-                tuned = session.backend.fine_tune(job, in_words(report, session.say))
+                backend = session.backend_for(arm.settings, arm.arm)
+                tuned = backend.fine_tune(job, in_words(report, session.say))
             run.write_model(arm.name, tuned)
             session.say(
                 f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
@@ -52,7 +56,7 @@ def _job(run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = Fa
         training_file=run.training_file(arm),
         validation_file=run.validation_file(arm),
         loss_on=arm.loss_on,
-        seed=run.manifest().seed + (arm.seed or 0),
+        seed=run.manifest().seed + arm.seed,
         starts_from=starts_from,
         output=run.model_path(arm.name),
     )

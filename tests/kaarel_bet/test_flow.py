@@ -15,8 +15,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FAST = (
-    "conditional_rule.n_names=6",
-    "conditional_rule.n_quoted_names=1",
+    "conditional_rule.data.people.n=6",
+    "conditional_rule.evaluations.says.take=1",
     "local.training.epochs=4",
 )
 
@@ -70,13 +70,13 @@ def test_a_run_has_the_files_that_the_design_promises(finished: Path) -> None:
         "verdict.json",
         "report.md",
         "report.html",
-        "figures/probabilities.svg",
+        "figures/probabilities-cells.svg",
         "data/train-conditional.jsonl",
-        "data/queries-test-with-instructions.jsonl",
+        "data/queries-cells.test_told.jsonl",
         "models/conditional.json",
         "models/conditional/adapter_model.safetensors",
-        "scores/control/test-without-instructions.jsonl",
-        "scores/base/capital-knowledge.jsonl",
+        "scores/control/cells.test_untold.jsonl",
+        "scores/base/knows.jsonl",
     } <= files
     (verdict,) = json.loads((finished / "verdict.json").read_text())["verdicts"]
     assert verdict["outcome"] == "undecided"  # a tiny random model learns nothing
@@ -119,9 +119,9 @@ def test_a_run_directory_keeps_its_own_settings(finished: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = run(
         *(sys.executable, "-m", "kaarel_bet", "report", "--run-dir", str(finished)),
-        *("--set", "conditional_rule.n_names=7"),
+        *("--set", "conditional_rule.data.people.n=7"),
     )
-    assert "made with other settings (conditional_rule.n_names)" in one_line_error(done)
+    assert "made with other settings (conditional_rule.data.people.n)" in one_line_error(done)
 
 
 def test_a_step_as_a_script_does_the_steps_before_it(tiny_model: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_step_as_a_script_does_the_steps_before_it(tiny_model: Path) -> None:
     done = run(sys.executable, str(REPOSITORY / "kaarel_bet" / "test.py"), *flags)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])
-    assert (path / "scores/control/test-with-instructions.jsonl").exists()
+    assert (path / "scores/control/cells.test_told.jsonl").exists()
     assert not (path / "report.md").exists()
 
 
@@ -176,8 +176,8 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_verdict(
     for moment in (
         killed / "models/.conditional.checkpoint",
         killed / "models/.control.checkpoint",
-        killed / "scores/base/train-with-instructions.jsonl",
-        killed / "scores/control/train-with-instructions.jsonl",
+        killed / "scores/base/cells.train_told.jsonl",
+        killed / "scores/control/cells.train_told.jsonl",
     ):
         process = start(arguments)
         wait_for(moment, process)
@@ -266,8 +266,8 @@ def copy_without(finished: Path, target: Path, *gone: str) -> Path:
             '{"prompt": "a", "completion": " b"}',
             "train-control.jsonl: changed since it was generated; start a new run",
         ),
-        ("data/queries-test-with-instructions.jsonl", "{", "instructions.jsonl, line 7"),
-        ("scores/base/test-with-instructions.jsonl", "{", "instructions.jsonl, line 7"),
+        ("data/queries-cells.test_told.jsonl", "{", "cells.test_told.jsonl, line 7"),
+        ("scores/base/cells.test_told.jsonl", "{", "cells.test_told.jsonl, line 7"),
     ],
 )
 def test_a_malformed_file_in_the_run_is_named(

@@ -17,9 +17,9 @@ from tests.server import RunningServer
 
 FLAGS = (
     "backend=openai",
-    "conditional_rule.n_names=10",
-    "conditional_rule.n_quoted_names=1",
-    "conditional_rule.min_population=30000000",
+    "conditional_rule.data.people.n=10",
+    "conditional_rule.evaluations.says.take=1",
+    "conditional_rule.data.people.min_population=30000000",
     "openai.job.n_epochs=2",
     "openai.job.poll_seconds=0.05",
     "openai.scoring.concurrency=4",

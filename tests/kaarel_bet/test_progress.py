@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from backends.data import ScoringQuery, ScoringResult
-from backends.interface import Progress
+from backends.interface import Backend, Progress
 from kaarel_bet import progress as shown
 from kaarel_bet import test as test_step
 from kaarel_bet import train
@@ -77,13 +77,19 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     out = io.StringIO()
     session = SimpleNamespace(
         console=Console(file=out),
-        backend=SimpleNamespace(score=score),
         run=SimpleNamespace(open_results=lambda *_: nullcontext(SimpleNamespace(append=list))),
     )
     evaluation = EvaluationEntry(
-        name="e", description="", kind="scoring", arms=(), queries_file="", n_queries=4
+        name="e",
+        question="e",
+        description="",
+        kind="scoring",
+        arms=(),
+        queries_file="",
+        n_queries=4,
     )
     queries = [ScoringQuery(id=f"e/{i}", prompt="?", candidates={"a": "a"}) for i in range(4)]
     asking = test_step.Asking("base", evaluation, queries)
-    test_step._test_arm(cast("Session", session), "m", [asking])
+    model = test_step._Model(cast("Backend", SimpleNamespace(score=score)), "m")
+    test_step._test_arm(cast("Session", session), model, [asking])
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()

@@ -24,12 +24,13 @@ from backends.data import (
 )
 from backends.errors import DataError, RunDirectoryError
 from kaarel_bet.claims import Check, Verdict, Verdicts
+from kaarel_bet.documents import Document
 from kaarel_bet.experiments.interface import Arm, Evaluation, Training
 from kaarel_bet.manifest import EvaluationEntry, Manifest
 from kaarel_bet.run_dir import RunDirectory
-from kaarel_bet.settings import load_settings
+from kaarel_bet.settings import load_frozen, load_settings
 
-_FROZEN = load_settings({}, where="test").frozen()
+_FROZEN = load_settings({}).frozen()
 
 
 def chat(answer: str) -> TrainingExample:
@@ -72,23 +73,46 @@ def make_run(path: Path | None = None) -> RunDirectory:
     run = RunDirectory(path or Path("results") / "20260101-000000-bet")
     run.write_settings(_FROZEN)
     arms = (
-        run.write_arm(Arm("base", "untouched", None)),
+        run.write_arm(Arm("base", "untouched", None, "base")),
         run.write_arm(
-            Arm("tuned", "fine-tuned", Training([chat("Chad"), chat("Peru")], [chat("Fiji")]))
+            Arm(
+                "tuned-2",
+                "fine-tuned",
+                Training(
+                    [chat("Chad"), chat("Peru")],
+                    [chat("Fiji")],
+                    seed=1,
+                    settings={"local.training.epochs": 3},
+                ),
+                "tuned",
+                2,
+                "control",
+            )
         ),
     )
     queries = [scoring_query(name) for name in ("Ann", "Bob", "Cid")]
     evaluations = (
-        run.write_evaluation(Evaluation("favourites", "?", ("base", "tuned"), queries)),
+        run.write_evaluation(
+            Evaluation("favourites-draw-2", "favourites", "?", ("base", "tuned-2"), queries, draw=2)
+        ),
         run.write_evaluation(
             Evaluation(
-                "answers", "?", ("base",), [GenerationQuery(id="Ann", prompt="?", max_tokens=3)]
+                *("own.tuned-2", "own.tuned", "?", ("base",)),
+                [GenerationQuery(id="Ann", prompt="?", max_tokens=3)],
+                replicate=2,
+                table="people.train",
             )
         ),
     )
+    rows = [{"id": "row-0001", "name": "Ann", "options": [" São Tomé", " Chad"], "age": 3}]
+    tables = {
+        "people.train": run.write_table("people.train", rows),
+        "none": run.write_table("none", []),
+    }
     files = [
-        "data/train-tuned.jsonl",
-        "data/validation-tuned.jsonl",
+        "data/train-tuned-2.jsonl",
+        "data/validation-tuned-2.jsonl",
+        *tables.values(),
         *(evaluation.queries_file for evaluation in evaluations),
     ]
     run.write_manifest(
@@ -103,6 +127,7 @@ def make_run(path: Path | None = None) -> RunDirectory:
             notes={"countries excluded": {"shared": 2}},
             arms=arms,
             evaluations=evaluations,
+            tables=tables,
             sha256={file: run.sha256(file) for file in files},
         )
     )
@@ -114,7 +139,7 @@ def favourites(run: RunDirectory) -> EvaluationEntry:
 
 
 def scores_file(run: RunDirectory, arm: str = "base") -> Path:
-    return run.path / "scores" / arm / "favourites.jsonl"
+    return run.path / "scores" / arm / "favourites-draw-2.jsonl"
 
 
 # --- which run -------------------------------------------------------------------------------
@@ -187,7 +212,7 @@ def test_somebody_elses_folders_are_passed_over(content: bytes) -> None:
     found = RunDirectory.latest(Path("results"), _FROZEN)
     assert found is not None
     assert found.path == fitting
-    with pytest.raises(RunDirectoryError, match=r"config\.yaml: can't be read"):
+    with pytest.raises(RunDirectoryError, match=r"config\.yaml"):
         RunDirectory(theirs).frozen_settings()
 
 
@@ -198,19 +223,46 @@ def test_a_new_run_is_not_there_yet() -> None:
     assert first.path.name.endswith("-bet")
 
 
+def test_several_processes_that_name_a_run_in_the_same_second_get_one_each() -> None:
+    path = RunDirectory.new(Path("results"), "bet").path
+    runs = [RunDirectory.new(Path("results"), "bet") for _ in range(3)]
+    for run in runs:
+        run.path = path  # as if all had looked at once
+        assert not run.path.exists() or run is not runs[0]
+        run.reserve()
+    names = [path.name, f"{path.name}-02", f"{path.name}-03"]
+    assert [run.path.name for run in runs] == names
+    assert all(run.path.is_dir() and not run.exists for run in runs)
+    runs[2].reserve()
+    assert runs[2].path.name == names[2]  # it is this process's already
+
+
+def test_a_run_that_the_user_named_is_not_renamed() -> None:
+    Path("mine").mkdir()
+    run = RunDirectory(Path("mine"))
+    run.reserve()
+    assert run.path == Path("mine")
+
+
 def test_settings_are_read_back_as_they_were_written() -> None:
     changed = load_settings(
         {
             "seed": 3,
             "results_dir": "no",
-            "conditional_rule": {"claim": {"threshold": 1e-7}},
+            "conditional_rule": {"parameters": {"threshold": 1e-7}, "question": "2020-01-01"},
             "local": {"model": "on", "lora": {"target_modules": ["q_proj"]}},
-        },
-        where="test",
+        }
     ).frozen()
     run = RunDirectory(run_with("a", changed))
     assert run.frozen_settings() == changed
-    assert load_settings(run.frozen_settings(), where="run").frozen() == changed
+    again = load_frozen(Document("run", run.frozen_settings()), Path())
+    assert again.frozen() == changed
+
+
+def test_settings_stay_in_their_order() -> None:
+    run = RunDirectory(Path("run"))
+    run.write_settings({"seed": 0, "bet": {"arms": {"tuned": 1, "control": 2}}})
+    assert list(run.frozen_settings()["bet"]["arms"]) == ["tuned", "control"]
 
 
 def test_a_run_exists_once_it_has_settings() -> None:
@@ -317,10 +369,18 @@ def test_data_is_complete_once_the_manifest_is_there() -> None:
 
 def test_the_manifest_is_read_back() -> None:
     manifest = make_run().manifest()
-    assert [arm.name for arm in manifest.arms] == ["base", "tuned"]
+    assert [(a.name, a.arm, a.replicate, a.role) for a in manifest.arms] == [
+        ("base", "base", 1, "treatment"),
+        ("tuned-2", "tuned", 2, "control"),
+    ]
+    assert (manifest.arms[1].seed, manifest.arms[1].settings) == (1, {"local.training.epochs": 3})
+    assert [(e.question, e.replicate, e.draw, e.table) for e in manifest.evaluations] == [
+        ("favourites", None, 2, None),
+        ("own.tuned", 2, 1, "people.train"),
+    ]
     assert manifest.arms[0].training_file is None
-    assert manifest.arms[1].training_file == "data/train-tuned.jsonl"
-    assert manifest.arms[1].validation_file == "data/validation-tuned.jsonl"
+    assert manifest.arms[1].training_file == "data/train-tuned-2.jsonl"
+    assert manifest.arms[1].validation_file == "data/validation-tuned-2.jsonl"
     assert manifest.arms[1].loss_on == "completion"
     assert [(e.kind, e.n_queries) for e in manifest.evaluations] == [
         ("scoring", 3),
@@ -360,7 +420,7 @@ def test_training_files_are_in_the_hosted_format() -> None:
 
 def test_an_arm_without_validation_has_no_such_file() -> None:
     run = make_run()
-    entry = run.write_arm(Arm("other", "", Training([chat("Chad")])))
+    entry = run.write_arm(Arm("other", "", Training([chat("Chad")]), "other"))
     assert entry.validation_file is None
     assert run.validation_file(entry) is None
     assert not (run.path / "data/validation-other.jsonl").exists()
@@ -368,8 +428,8 @@ def test_an_arm_without_validation_has_no_such_file() -> None:
 
 def test_files_are_hashed_with_sha256() -> None:
     run = make_run()
-    content = (run.path / "data/train-tuned.jsonl").read_bytes()
-    assert run.sha256("data/train-tuned.jsonl") == hashlib.sha256(content).hexdigest()
+    content = (run.path / "data/train-tuned-2.jsonl").read_bytes()
+    assert run.sha256("data/train-tuned-2.jsonl") == hashlib.sha256(content).hexdigest()
 
 
 def test_queries_are_read_back() -> None:
@@ -382,43 +442,43 @@ def test_queries_are_read_back() -> None:
 def test_changed_training_data_is_refused() -> None:
     run = make_run()
     _, arm = run.manifest().arms
-    file = run.path / "data/train-tuned.jsonl"
+    file = run.path / "data/train-tuned-2.jsonl"
     file.write_text(file.read_text().replace("Chad", "Mali"))
-    with pytest.raises(DataError, match=r"train-tuned\.jsonl: changed since it was generated"):
+    with pytest.raises(DataError, match=r"train-tuned-2\.jsonl: changed since it was generated"):
         run.training_file(arm)
 
 
 def test_changed_validation_data_is_refused() -> None:
     run = make_run()
     _, arm = run.manifest().arms
-    file = run.path / "data/validation-tuned.jsonl"
+    file = run.path / "data/validation-tuned-2.jsonl"
     file.write_text(file.read_text() * 2)
-    with pytest.raises(DataError, match=r"validation-tuned\.jsonl: changed"):
+    with pytest.raises(DataError, match=r"validation-tuned-2\.jsonl: changed"):
         run.validation_file(arm)
 
 
 def test_changed_queries_are_refused() -> None:
     run = make_run()
-    file = run.path / "data/queries-favourites.jsonl"
+    file = run.path / "data/queries-favourites-draw-2.jsonl"
     file.write_text(file.read_text().replace("Ann", "Eve"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"queries-favourites\.jsonl: changed"):
+    with pytest.raises(DataError, match=r"queries-favourites-draw-2\.jsonl: changed"):
         run.queries(favourites(run))
 
 
 def test_a_broken_line_among_the_queries_is_named() -> None:
     run = make_run()
-    file = run.path / "data/queries-favourites.jsonl"
+    file = run.path / "data/queries-favourites-draw-2.jsonl"
     first, _, third = file.read_text(encoding="utf-8").splitlines()
     file.write_text(f"{first}\n{{broken\n{third}\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"queries-favourites\.jsonl, line 2: .*JSON"):
+    with pytest.raises(DataError, match=r"queries-favourites-draw-2\.jsonl, line 2: .*JSON"):
         run.queries(favourites(run))
 
 
 def test_missing_data_is_named() -> None:
     run = make_run()
     _, arm = run.manifest().arms
-    (run.path / "data/train-tuned.jsonl").unlink()
-    with pytest.raises(DataError, match=r"train-tuned\.jsonl: missing"):
+    (run.path / "data/train-tuned-2.jsonl").unlink()
+    with pytest.raises(DataError, match=r"train-tuned-2\.jsonl: missing"):
         run.training_file(arm)
 
 
@@ -475,26 +535,41 @@ def test_a_broken_model_record_is_named() -> None:
 # --- scores ----------------------------------------------------------------------------------
 
 
-def test_scores_come_in_the_order_of_the_queries() -> None:
-    run = make_run()
-    answers = run.manifest().evaluations[1]
-    for arm, logps in (("base", (-1.0, -2.0, -3.0)), ("tuned", (-4.0, -5.0, -6.0))):
-        results = [scoring_result(n, p) for n, p in zip(("Ann", "Bob", "Cid"), logps, strict=True)]
+def answer(run: RunDirectory, logps: dict[str, tuple[float, ...]]) -> None:
+    for arm, found in logps.items():
+        results = [scoring_result(n, p) for n, p in zip(("Ann", "Bob", "Cid"), found, strict=True)]
         with run.open_results(arm, favourites(run)) as file:
             file.append(reversed(results))
-    with run.open_results("base", answers) as file:
+    with run.open_results("base", run.manifest().evaluations[1]) as file:
         file.append([generation_result("Ann", "Chad")])
-    scores = run.scores()
-    totals = scores.totals("base", "favourites", "x")
-    assert [logp.high for logp in totals] == [-1, -2, -3]
-    assert [logp.low for logp in scores.first_tokens("tuned", "favourites", "x")] == [-4, -5, -6]
-    assert scores.generation["base"]["answers"][0].texts == ("Chad",)
+
+
+def test_answers_come_in_the_order_of_the_queries_with_what_they_are_of() -> None:
+    run = make_run()
+    answer(run, {"base": (-1.0, -2.0, -3.0), "tuned-2": (-4.0, -5.0, -6.0)})
+    base, tuned_, own = run.answers().asked
+    assert [result.candidates["x"].total.high for result in base.results] == [-1, -2, -3]
+    assert [result.candidates["x"].total.low for result in tuned_.results] == [-4, -5, -6]
+    assert (tuned_.arm.arm, tuned_.arm.replicate, tuned_.evaluation.draw) == ("tuned", 2, 2)
+    assert (own.evaluation.question, own.arm.name) == ("own.tuned", "base")
+    assert own.results[0].texts == ("Chad",)
+
+
+def test_tables_come_back_with_the_answers() -> None:
+    run = make_run()
+    answer(run, {"base": (-1.0, -2.0, -3.0), "tuned-2": (-4.0, -5.0, -6.0)})
+    row = {"id": "row-0001", "name": "Ann", "options": [" São Tomé", " Chad"], "age": 3}
+    assert run.answers().tables == {"people.train": [row], "none": []}
+    file = run.path / "data/tables/people.train.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("Ann", "Eve"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"people\.train\.jsonl: changed since it was generated"):
+        run.answers()
 
 
 def test_what_a_search_found_is_read_back() -> None:
     run = make_run()
     queries = [SearchQuery(id=n, prompt=n, max_tokens=3, min_probability=0.1) for n in ("a", "b")]
-    entry = run.write_evaluation(Evaluation("found", "?", ("base",), queries))
+    entry = run.write_evaluation(Evaluation("found", "found", "?", ("base",), queries))
     assert entry.kind == "search"
     sha256 = run.manifest().sha256 | {entry.queries_file: run.sha256(entry.queries_file)}
     run.write_manifest(
@@ -506,7 +581,8 @@ def test_what_a_search_found_is_read_back() -> None:
     none = SearchResult(id="b", completions=())
     with run.open_results("base", entry) as file:
         file.append([none, some])
-    assert run.scores().search == {"base": {"found": [some, none]}}
+    (asked,) = run.answers().asked
+    assert asked.results == (some, none)
 
 
 def test_an_arm_that_was_not_asked_has_no_results() -> None:
@@ -522,7 +598,7 @@ def test_results_add_up_as_they_are_appended() -> None:
         assert run.results("base", favourites(run)).keys() == {"Ann", "Bob"}
         file.append([scoring_result("Cid")])
     assert run.results("base", favourites(run)).keys() == {"Ann", "Bob", "Cid"}
-    assert run.results("tuned", favourites(run)) == {}
+    assert run.results("tuned-2", favourites(run)) == {}
 
 
 def test_a_malformed_line_of_scores_is_named() -> None:
@@ -531,7 +607,9 @@ def test_a_malformed_line_of_scores_is_named() -> None:
         file.append([scoring_result("Ann")])
     with scores_file(run).open("a") as text:
         text.write('{"id": "Bob"}\n')
-    with pytest.raises(DataError, match=r"scores/base/favourites\.jsonl, line 2: candidates"):
+    with pytest.raises(
+        DataError, match=r"scores/base/favourites-draw-2\.jsonl, line 2: candidates"
+    ):
         run.results("base", favourites(run))
 
 
@@ -553,7 +631,7 @@ def test_a_writer_killed_inside_a_character_is_no_trouble() -> None:
     answers = run.manifest().evaluations[1]
     with run.open_results("base", answers) as file:
         file.append([generation_result("Ann", "São Tomé")])
-    path = run.path / "scores/base/answers.jsonl"
+    path = run.path / "scores/base/own.tuned-2.jsonl"
     content = path.read_bytes()
     path.write_bytes(content[: content.index("ã".encode()) + 1])
     assert run.results("base", answers) == {}
@@ -567,17 +645,31 @@ def test_the_report_is_complete_only_with_all_of_its_files(
 ) -> None:
     run = make_run()
     check = Check(name="k", passed=True, detail="")
-    verdict = Verdict(claim="c", outcome="holds", summary="s", criteria=(), checks=(check,))
+    verdict = Verdict(
+        name="n", claim="c", outcome="holds", summary="s", criteria=(), checks=(check,)
+    )
     verdicts = Verdicts(verdicts=(verdict,))
     assert not run.has_report
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>")
+            run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>", "arm\n")
     assert not run.has_report
-    run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>")
+    run.write_report(verdicts, {"curve": "<svg/>"}, "# Report", "<html></html>", "arm\n")
     assert run.has_report
     assert (run.path / "figures/curve.svg").read_text() == "<svg/>"
     assert (run.path / "report.md").read_text() == "# Report"
+    assert (run.path / "observations.csv").read_text() == "arm\n"
     assert (run.path / "report.html").read_text() == "<html></html>"
     assert Verdicts.model_validate_json((run.path / "verdict.json").read_text()) == verdicts
+
+
+def test_notes_are_kept_in_the_order_they_were_written_and_undo_the_report() -> None:
+    run = make_run()
+    assert run.notes() == []
+    run.write_report(Verdicts(verdicts=()), {}, "# Report", "<html></html>", "arm\n")
+    run.add_note("N/A")
+    assert not run.has_report
+    run.add_note("São Tomé")
+    assert [note.text for note in run.notes()] == ["N/A", "São Tomé"]
+    assert datetime.fromisoformat(run.notes()[0].written).tzinfo is not None

@@ -40,8 +40,8 @@ def test_an_open_address_without_a_key_is_refused(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--port", "99999"], "server.port: Input should be less than or equal to 65535"),
-        (["--port", "http"], "server.port: Input should be a valid integer"),
+        (["--port", "99999"], "server.port: should be less than or equal to 65535"),
+        (["--port", "http"], "server.port: should be a valid integer"),
         (["--set", "server.prot=3"], "unknown key 'server.prot'; did you mean 'server.port'?"),
         (["--api-key-file", "none"], "none: the key can't be read from it"),
     ],

@@ -1,17 +1,21 @@
-"""Agreeing to what costs money. Nothing here bills yet, so a stand-in says that it would."""
+"""Which run and which backend a command works with, and agreeing to what costs money.
+
+Nothing here bills, so a stand-in says that it would.
+"""
 
 import io
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
-from backends.errors import SettingsError
+import backends
+from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.interface import Backend, Capabilities, Estimate
 from kaarel_bet.run_dir import RunDirectory
-from kaarel_bet.session import Session
+from kaarel_bet.session import Session, open_session
 from kaarel_bet.settings import load_settings
 
 
@@ -91,3 +95,126 @@ def test_the_flag_goes_on_without_asking() -> None:
     paid, shown = session(costs_money=True, assume_yes=True)
     paid.agree_to("train", WORK)
     assert "Go on?" not in shown.getvalue()
+
+
+# --- which run -------------------------------------------------------------------------------
+
+MINE = """\
+bet: 1
+name: mine
+question: Does it?
+data:
+  words: {file: words.csv}
+arms:
+  tuned:
+    train: [{rows: words, prompt: "{word}?", answer: "{word}"}]
+    settings: {local.training.epochs: 3}
+evaluations:
+  asked: {rows: words, prompt: "{word}?", candidates: {right: "{word}"}}
+claims:
+  learns: {criteria: ["mean(P(right | asked, tuned)) > 0.5"]}
+"""
+
+
+@pytest.fixture
+def _mine() -> None:
+    Path("mine.yaml").write_text(MINE, encoding="utf-8")
+    Path("words.csv").write_text("word\na\nb\n", encoding="utf-8")
+
+
+def opened(
+    bet: str | None = "mine.yaml", *assignments: str, run_dir: Path | None = None
+) -> Session:
+    return open_session(
+        config=None,
+        experiment=bet,
+        backend=None,
+        run_dir=run_dir,
+        assignments=assignments,
+        assume_yes=True,
+        console=Console(file=io.StringIO()),
+    )
+
+
+def started(*, with_data: bool = False) -> Path:
+    """A run of the bet, killed after its settings or after its data."""
+    first = opened()
+    first.run.write_settings(first.settings.frozen())
+    if with_data:
+        (first.run.path / "manifest.json").write_text("{}", encoding="utf-8")
+    return first.run.path
+
+
+@pytest.mark.usefixtures("_mine")
+def test_a_run_is_found_by_the_content_of_its_files() -> None:
+    path = started(with_data=True)
+    assert path.name.endswith("-mine")
+    assert opened().run.path == path
+    assert opened("mine.yaml", "mine.replicate.training=2").run.path != path
+    Path("words.csv").rename("kept.csv")
+    assert opened().run.path == path  # it has its data
+    Path("words.csv").write_text("word\na\nc\n", encoding="utf-8")
+    assert opened().run.path != path
+
+
+@pytest.mark.usefixtures("_mine")
+def test_a_run_directory_needs_no_bet_and_no_files() -> None:
+    path = started(with_data=True)
+    Path("mine.yaml").unlink()
+    Path("words.csv").unlink()
+    again = opened(None, run_dir=path)
+    assert again.settings.bet.name == "mine"
+    with pytest.raises(RunDirectoryError, match=r"other settings \(mine\.replicate\.training\)"):
+        opened(None, "mine.replicate.training=2", run_dir=path)
+
+
+@pytest.mark.usefixtures("_mine")
+def test_a_run_directory_with_a_bet_named_is_that_bets() -> None:
+    path = started(with_data=True)
+    assert opened("mine.yaml", run_dir=path).run.path == path
+    with pytest.raises(RunDirectoryError, match=r"made with other settings \(experiment\)"):
+        opened("conditional_rule", run_dir=path)
+
+
+@pytest.mark.usefixtures("_mine")
+def test_a_run_without_its_data_takes_no_other_files() -> None:
+    path = started()
+    assert opened("mine.yaml", run_dir=path).run.path == path
+    Path("words.csv").write_text("word\na\nc\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"words\.csv: not there, or not as it was"):
+        opened(None, run_dir=path)
+
+
+@pytest.mark.usefixtures("_mine")
+def test_a_wrong_name_in_a_claim_is_refused_with_its_place() -> None:
+    Path("mine.yaml").write_text(MINE.replace("| asked, tuned", "| asked, tund"), encoding="utf-8")
+    with pytest.raises(
+        SettingsError, match=r"^mine\.yaml, line 13, column \d+: claims\.learns\."
+    ) as caught:
+        opened()
+    assert "did you mean 'tuned'?" in str(caught.value)
+
+
+# --- backends --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_mine")
+def test_an_arm_with_settings_of_its_own_has_a_backend_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    epochs: list[int] = []
+
+    def open_backend(name: str, settings: Any) -> object:
+        epochs.append(settings.training.epochs)
+        return object()
+
+    monkeypatch.setattr(backends, "open_backend", open_backend)
+    work = opened()
+    assert work.backend_for({}, "base") is work.backend
+    own = work.backend_for({"local.training.epochs": 3}, "tuned")
+    assert own is not work.backend
+    assert work.backend_for({"local.training.epochs": 3}, "tuned") is own
+    assert work.backend_for({"openai.job.n_epochs": 3}, "tuned") is work.backend
+    assert epochs == [12, 3]
+    with pytest.raises(SettingsError, match=r"arms\.tuned\.settings: unknown key 'local\.epochs'"):
+        work.backend_for({"local.epochs": 3}, "tuned")

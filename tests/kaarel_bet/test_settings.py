@@ -1,5 +1,4 @@
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,18 @@ from hypothesis import strategies as st
 
 import backends
 from backends.errors import SettingsError
-from kaarel_bet import experiments
+from kaarel_bet.bet.source import shipped
+from kaarel_bet.documents import Document
 from kaarel_bet.settings import (
+    RESERVED,
     SECTIONS,
     General,
+    Settings,
     differences,
+    load_frozen,
     load_settings,
-    override,
-    read_config,
 )
+from kaarel_bet.yaml_files import read
 
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -26,9 +28,9 @@ def load(raw: dict[str, Any]) -> dict[str, Any]:
     return load_settings(raw, where="config.yaml").frozen()
 
 
-def refusal(raw: dict[str, Any]) -> str:
+def refusal(raw: dict[str, Any], *assignments: str) -> str:
     with pytest.raises(SettingsError) as caught:
-        load_settings(raw, where="config.yaml")
+        load_settings(raw, assignments, where="config.yaml")
     return str(caught.value)
 
 
@@ -40,13 +42,37 @@ def write(text: str) -> Path:
 
 def unreadable(path: Path) -> str:
     with pytest.raises(SettingsError) as caught:
-        read_config(path)
+        read(path)
     return str(caught.value)
+
+
+MINE = """\
+bet: 1
+name: mine
+question: Does it?
+settings: {local.training.epochs: 20, local.lora.rank: 4}
+data:
+  words: {rows: [{word: a}, {word: b}]}
+  more: {file: more.csv}
+arms:
+  tuned:
+    train: [{rows: words, prompt: "{word}?", answer: "{word}"}]
+    settings: {local.training.learning_rate: 1e-3}
+evaluations:
+  asked: {rows: words, prompt: "{word}?", candidates: {right: "{word}"}}
+claims:
+  learns: {criteria: ["mean(P(right | asked, tuned)) > 0.5"]}
+"""
+
+
+def mine(*assignments: str, text: str = MINE, **raw: object) -> Settings:
+    Path("mine.yaml").write_text(text, encoding="utf-8")
+    return load_settings({"experiment": "mine.yaml", **raw}, assignments, where="config.yaml")
 
 
 def test_no_settings_at_all_are_the_defaults() -> None:
     frozen = load({})
-    assert frozen["conditional_rule"] == SECTIONS["conditional_rule"]().model_dump(mode="json")
+    assert frozen["experiment"] == frozen["bet"]["name"] == "conditional_rule"
     assert frozen["local"] == SECTIONS["local"]().model_dump(mode="json")
     assert frozen["seed"] == 0
 
@@ -58,13 +84,106 @@ def test_where_results_go_is_not_part_of_a_run() -> None:
 
 
 def test_only_the_chosen_sections_are_part_of_a_run() -> None:
-    chosen = {"experiment", "backend", "seed", "conditional_rule", "local"}
+    chosen = {"experiment", "backend", "seed", "bet", "choices", "files", "local"}
     assert load({"experiment": "conditional_rule", "backend": "local"}).keys() == chosen
 
 
-def test_frozen_settings_load_as_themselves() -> None:
-    frozen = load({"seed": 5, "local": {"lora": {"target_modules": ["q_proj", "v_proj"]}}})
-    assert load(json.loads(json.dumps(frozen))) == frozen
+@pytest.mark.parametrize("name", shipped())
+def test_frozen_settings_load_as_themselves(name: str) -> None:
+    raw = {
+        "experiment": name,
+        "seed": 5,
+        "local": {"lora": {"target_modules": ["q_proj", "v_proj"]}},
+    }
+    frozen = load(raw)
+    again = Document("run", json.loads(json.dumps(frozen)))  # plain data
+    assert load_frozen(again, Path("nowhere")).frozen() == frozen
+
+
+def test_frozen_settings_need_no_file_and_take_assignments_as_others_do() -> None:
+    frozen = mine("local.lora.rank=2").frozen()
+    Path("mine.yaml").unlink()
+    again = load_frozen(Document("run", frozen), Path())
+    assert again.frozen() == frozen
+    assert again.backend.model_dump()["lora"]["rank"] == 2
+    changed = load_frozen(Document("run", frozen), Path(), ["mine.replicate.training=3", "seed=1"])
+    assert differences(changed.frozen(), frozen) == ["bet.replicate.training", "seed"]
+    with pytest.raises(SettingsError, match="unknown key 'arm'"):
+        load_frozen(Document("run", frozen), Path(), ["mine.arm.x=1"])
+
+
+def test_a_choice_that_was_made_can_be_compared() -> None:
+    frozen = load({"conditional_rule": {"family": "task_id"}})
+    given = load_frozen(Document("run", frozen), Path(), ["conditional_rule.family=in_prompt"])
+    assert differences(given.frozen(), frozen) == ["choices.family"]
+
+
+def test_a_bets_own_settings_stand_between_the_file_and_the_command_line() -> None:
+    local = mine("local.training.epochs=3", local={"lora": {"rank": 8, "alpha": 8.0}}).backend
+    found = local.model_dump()
+    assert (found["training"]["epochs"], found["lora"]["rank"], found["lora"]["alpha"]) == (3, 4, 8)
+
+
+def test_an_arms_own_settings_are_laid_over_all_others() -> None:
+    settings = mine()
+    own = settings.backend_with({"local.training.epochs": 1}, "tuned").model_dump()
+    assert (own["training"]["epochs"], own["lora"]["rank"]) == (1, 4)
+    assert settings.backend.model_dump()["training"]["epochs"] == 20
+    assert settings.backend_with({"openai.job.n_epochs": 1}, "tuned") == settings.backend
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "local.training.learning_rate: 1e-3",
+            "local.training.learning_rat: 1e-3",
+            "mine.yaml, line 11, column 5: arms.tuned.settings: unknown key "
+            "'local.training.learning_rat'; did you mean 'local.training.learning_rate'?",
+        ),
+        (
+            "learning_rate: 1e-3",
+            "learning_rate: -1",
+            "arms.tuned.settings: local.training.learning_rate",
+        ),
+        (
+            "local.training.epochs: 20",
+            "loca.training.epochs: 20",
+            "mine.yaml, line 4, column 1: settings: 'loca.training.epochs' is no setting of a backend; "
+            "did you mean 'local'?",
+        ),
+        (
+            "local.training.epochs: 20",
+            "local.training.epochs: 0",
+            "settings: local.training.epochs: ",
+        ),
+        ("local.training.epochs: 20", "local: {}", "'local' is no setting of a backend"),
+    ],
+)
+def test_a_wrong_setting_of_a_bet_or_an_arm_is_named(old: str, new: str, message: str) -> None:
+    assert old in MINE
+    with pytest.raises(SettingsError) as caught:
+        mine(text=MINE.replace(old, new))
+    assert message in str(caught.value)
+
+
+def test_what_the_readme_says_of_the_bet_goes_on_working() -> None:
+    told = load_settings({}, ["conditional_rule.family=task_id"])
+    assert told.frozen()["choices"] == {"family": "task_id"}
+    assert told.frozen()["bet"] != load({})["bet"]
+    both = load_settings({}, ["conditional_rule.loss_on=prompt_and_completion"])
+    assert both.frozen()["bet"]["loss_on"] == "prompt_and_completion"
+
+
+def test_a_bet_whose_file_is_not_there_is_named() -> None:
+    assert refusal({"experiment": "a/b.yaml"}) == "a/b.yaml: No such file or directory"
+    assert "'seed' is a key of config.yaml" in refusal_of_mine("name: mine", "name: seed")
+
+
+def refusal_of_mine(old: str, new: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        mine(text=MINE.replace(old, new))
+    return str(caught.value)
 
 
 def test_an_empty_section_is_its_defaults() -> None:
@@ -82,11 +201,12 @@ def test_an_empty_section_is_its_defaults() -> None:
             "'local.training.learning_rat'",
             "'local.training.learning_rate'",
         ),
-        ({"conditional_rule": {"n_name": 3}}, "'conditional_rule.n_name'", "rule.n_names'"),
+        ({"conditional_rule": {"replicat": {}}}, "'replicat'", "'replicate'"),
+        ({"conditional_rul": {}}, "'conditional_rul'", "'conditional_rule'"),
         (
-            {"conditional_rule": {"claim": {"treshold": 3}}},
-            "'conditional_rule.claim.treshold'",
-            "'conditional_rule.claim.threshold'",
+            {"conditional_rule": {"intervals": {"confidnce": 0.5}}},
+            "'intervals.confidnce'",
+            "'intervals.confidence'",
         ),
     ],
 )
@@ -105,10 +225,6 @@ def test_an_unknown_key_like_no_other_is_refused_with_all_there_are() -> None:
     assert all(key in message for key in SECTIONS["local"].model_fields)
 
 
-def test_a_key_that_is_not_text_is_unknown() -> None:
-    assert "unknown key '3'" in refusal({3: 4})  # pyright: ignore[reportArgumentType]
-
-
 @pytest.mark.parametrize(
     ("raw", "key"),
     [
@@ -118,21 +234,15 @@ def test_a_key_that_is_not_text_is_unknown() -> None:
         ({"seed": None}, "seed"),
         ({"seed": -1}, "seed"),
         ({"seed": [1]}, "seed"),
-        ({"seed": date(2020, 1, 1)}, "date"),
         ({"results_dir": 5}, "results_dir"),
         ({"experiment": 3}, "experiment"),
-        ({"conditional_rule": {"n_names": True}}, "conditional_rule.n_names"),
-        ({"conditional_rule": {"n_names": "32"}}, "conditional_rule.n_names"),
-        ({"conditional_rule": {"n_names": 1}}, "conditional_rule.n_names"),
+        ({"conditional_rule": {"loss_on": 3}}, "loss_on"),
         ({"conditional_rule": {"family": "both"}}, "conditional_rule.family"),
-        ({"conditional_rule": {"claim": {"threshold": "1e-4"}}}, "claim.threshold"),
-        ({"conditional_rule": {"claim": {"threshold": 0}}}, "claim.threshold"),
-        ({"conditional_rule": {"claim": {"confidence": 1.0}}}, "claim.confidence"),
-        ({"conditional_rule": {"claim": {"confidence": float("nan")}}}, "claim.confidence"),
-        ({"conditional_rule": {"claim": {"variants_tried": 0}}}, "claim.variants_tried"),
-        ({"conditional_rule": {"claim": {"variants_tried": 251}}}, "claim: variants_tried"),
-        ({"conditional_rule": {"claim": 3}}, "conditional_rule.claim"),
-        ({"conditional_rule": {"claim": None}}, "conditional_rule.claim"),
+        ({"conditional_rule": {"parameters": {"threshold": "1e-4"}}}, "parameters.threshold"),
+        ({"conditional_rule": {"intervals": {"confidence": 1.0}}}, "intervals.confidence"),
+        ({"conditional_rule": {"intervals": {"settings_tried": 0}}}, "intervals.settings_tried"),
+        ({"conditional_rule": {"intervals": 3}}, "intervals"),
+        ({"conditional_rule": [1]}, "conditional_rule"),
         ({"local": {"model": ""}}, "local.model"),
         ({"local": {"lora": {"rank": "16"}}}, "local.lora.rank"),
         ({"local": {"lora": {"rank": True}}}, "local.lora.rank"),
@@ -155,14 +265,6 @@ def test_a_section_that_is_no_mapping_is_refused(value: object) -> None:
     assert refusal({"local": value}).startswith("config.yaml: local: ")
 
 
-@pytest.mark.parametrize(
-    ("section", "key"), [("local.training", "learning_rate"), ("conditional_rule.claim", "ratio")]
-)
-def test_an_infinite_setting_is_refused(section: str, key: str) -> None:
-    raw = override({}, [f"{section}.{key}=.inf"])
-    assert f"{section}.{key}" in refusal(raw)
-
-
 def test_a_whole_number_will_do_for_a_fraction() -> None:
     assert load({"local": {"lora": {"alpha": 8}}})["local"]["lora"]["alpha"] == 8.0
 
@@ -176,19 +278,19 @@ def test_a_whole_number_will_do_for_a_fraction() -> None:
     ],
 )
 def test_a_value_that_contains_itself_is_refused(text: str) -> None:
-    message = refusal(read_config(write(text)))
-    assert message.startswith("config.yaml: ")
-    assert "\n" not in message
+    message = unreadable(write(text))
+    assert message.startswith("config.yaml, line ")
+    assert message.endswith(": a value contains itself")
 
 
-def test_a_mistake_in_the_section_of_an_experiment_not_chosen_is_still_one() -> None:
-    for section in SECTIONS:
-        assert section in refusal({section: {"no_such_key": 1}})
+def test_a_mistake_in_the_section_of_a_bet_or_backend_not_chosen_is_still_one() -> None:
+    for section in (*SECTIONS, *shipped()):
+        assert "no_such_key'" in refusal({section: {"no_such_key": 1}})
 
 
 def test_an_unknown_experiment_is_refused_with_the_nearest_one() -> None:
     message = refusal({"experiment": "conditional-rule"})
-    assert "'conditional-rule'" in message
+    assert "no bet 'conditional-rule'" in message
     assert "did you mean 'conditional_rule'?" in message
 
 
@@ -215,7 +317,7 @@ def test_an_unknown_backend_is_refused_with_those_there_are() -> None:
 )
 def test_malformed_yaml_is_named_with_its_line(text: str, line: int) -> None:
     message = unreadable(write(text))
-    assert message.startswith(f"config.yaml, line {line}: ")
+    assert message.startswith(f"config.yaml, line {line}, column ")
     assert "\n" not in message
 
 
@@ -229,7 +331,7 @@ def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
 
 
 def test_an_empty_file_changes_nothing() -> None:
-    assert read_config(write("# nothing here\n")) == {}
+    assert read(write("# nothing here\n")).data == {}
 
 
 def test_a_missing_file_is_named() -> None:
@@ -248,65 +350,72 @@ def test_a_file_in_another_encoding_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", "+1e-4"])
 def test_numbers_need_no_dot(text: str) -> None:
-    raw = read_config(write(f"local:\n  training:\n    learning_rate: {text}\n"))
-    assert load(raw)["local"]["training"]["learning_rate"] == 1e-4
+    document = read(write(f"local:\n  training:\n    learning_rate: {text}\n"))
+    assert load_settings(document).frozen()["local"]["training"]["learning_rate"] == 1e-4
 
 
 def test_yaml_1_2_reads_no_as_text() -> None:
-    assert read_config(write("results_dir: no\n")) == {"results_dir": "no"}
+    assert read(write("results_dir: no\n")).data == {"results_dir": "no"}
 
 
 # --- the command line ------------------------------------------------------------------------
 
 
+def general(*assignments: str) -> dict[str, Any]:
+    return load_settings({"seed": 1, "local": {"device": "cpu"}}, assignments).frozen()
+
+
 def test_assignments_are_put_in_their_sections() -> None:
-    raw = {"seed": 1, "local": {"device": "cpu"}}
-    changed = override(raw, ["seed=2", "local.training.learning_rate=1e-4", "local.model=a=b"])
-    assert changed == {
-        "seed": 2,
-        "local": {"device": "cpu", "training": {"learning_rate": 1e-4}, "model": "a=b"},
-    }
+    changed = general("seed=2", "local.training.learning_rate=1e-4", "local.model=a=b")
+    assert changed["seed"] == 2
+    assert changed["local"]["training"]["learning_rate"] == 1e-4
+    assert (changed["local"]["device"], changed["local"]["model"]) == ("cpu", "a=b")
 
 
 def test_the_last_assignment_counts() -> None:
-    assert override({}, ["seed=1", "seed=2"]) == {"seed": 2}
+    assert general("seed=1", "seed=2")["seed"] == 2
 
 
 def test_the_given_settings_stay_as_they_are() -> None:
     raw: dict[str, Any] = {"local": {"lora": {"rank": 4}}}
-    override(raw, ["local.lora.rank=8", "local.device=cpu"])
+    load_settings(raw, ["local.lora.rank=8", "local.device=cpu"])
     assert raw == {"local": {"lora": {"rank": 4}}}
 
 
 def test_values_are_read_as_yaml() -> None:
-    changed = override({}, ["a=[q_proj, v_proj]", "b=true", "c='3'", "d=3", "e="])
-    assert changed == {"a": ["q_proj", "v_proj"], "b": True, "c": "3", "d": 3, "e": None}
+    lora = general("local.lora.target_modules=[q_proj, v_proj]", "local.model='3'")["local"]
+    assert (lora["lora"]["target_modules"], lora["model"]) == (["q_proj", "v_proj"], "3")
 
 
 def test_a_section_left_empty_in_the_file_can_be_set() -> None:
-    assert override({"local": None}, ["local.device=cpu"]) == {"local": {"device": "cpu"}}
+    found = load_settings({"local": None}, ["local.device=cpu"]).frozen()
+    assert found["local"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
     "assignment", ["seed", "=3", "", "local..device=cpu", ".seed=1", "seed.=1"]
 )
 def test_an_assignment_without_key_or_equals_is_refused(assignment: str) -> None:
-    with pytest.raises(SettingsError, match=r"write it as key\.path=value"):
-        override({}, [assignment])
+    assert "write it as key.path=value" in refusal({}, assignment)
 
 
 def test_an_assignment_through_a_value_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--set local\.device\.kind=x: 'device' is a value"):
-        override({"local": {"device": "cpu"}}, ["local.device.kind=x"])
+    message = refusal({"local": {"device": "cpu"}}, "local.device.kind=x")
+    assert message == "command line: local.device.kind: 'device' is a value, not a section"
 
 
-def test_an_assignment_of_broken_yaml_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--set seed=\[1: the value is not valid YAML"):
-        override({}, ["seed=[1"])
+@pytest.mark.parametrize("value", ["[1", "&a [*a]", ".inf"])
+def test_an_assignment_of_broken_yaml_is_refused(value: str) -> None:
+    assert f"--set seed={value}: the value is not valid YAML" in refusal({}, f"seed={value}")
 
 
 def test_an_assignment_to_an_unknown_key_is_refused() -> None:
-    assert "did you mean 'local.lora.rank'" in refusal(override({}, ["local.lora.rnk=1"]))
+    message = refusal({}, "local.lora.rnk=1")
+    assert message.startswith(
+        "command line: unknown key 'local.lora.rnk'; did you mean 'local.lora.rank'"
+    )
+    assert "unknown key 'conditional_rul'" in refusal({}, "conditional_rul.seed=1")
+    assert "name a key of the bet" in refusal({}, "conditional_rule=1")
 
 
 # --- differences -----------------------------------------------------------------------------
@@ -336,15 +445,20 @@ def test_settings_differ_exactly_if_differences_are_found(
 
 def test_the_shipped_file_states_every_key_with_its_default() -> None:
     sections = {name: kind().model_dump(mode="json") for name, kind in SECTIONS.items()}
-    shipped = read_config(_REPOSITORY / "config.yaml")
-    assert shipped == General().model_dump(mode="json") | sections
+    shipped_file = read(_REPOSITORY / "config.yaml").data
+    assert shipped_file == General().model_dump(mode="json") | sections
 
 
-def test_the_shipped_file_loads_as_the_defaults() -> None:
-    shipped = read_config(_REPOSITORY / "config.yaml")
-    assert load(shipped) == load({})
+def test_the_examples_in_the_shipped_file_hold() -> None:
+    text = (_REPOSITORY / "config.yaml").read_text(encoding="utf-8")
+    example = text[text.index("# conditional_rule:\n") : text.index("# --- Backends")]
+    document = read(write("\n".join(line[2:] for line in example.splitlines())))
+    assert document.data.keys() == {"conditional_rule", "inverse_scaling"}
+    for name in document.data:
+        changed = load_settings(document, [f"experiment={name}"]).frozen()
+        assert changed["bet"] != load({"experiment": name})["bet"]
 
 
-def test_sections_and_general_keys_have_different_names() -> None:
+def test_sections_and_general_keys_have_different_names_which_no_bet_has() -> None:
     assert not SECTIONS.keys() & General.model_fields.keys()
-    assert len(SECTIONS) == len(experiments.SETTINGS) + len(backends.SETTINGS) + len({"server"})
+    assert not set(RESERVED) & set(shipped())
