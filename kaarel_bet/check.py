@@ -246,7 +246,7 @@ def _notes(plan: _Plan, bet: BetBase, asking: Mapping[str, Estimate]) -> Iterato
     if len(plan.replicates) > 1 and bet.replicate.training < _ENOUGH_TRAININGS:
         yield (
             "note: two trainings of one arm can differ more than rows do; replicate: {training: 3} "
-            "has the intervals cover that"
+            "tells more of that (intervals over few trainings cover less than they say)"
         )
 
 

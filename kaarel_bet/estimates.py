@@ -140,11 +140,11 @@ def _quantile(values: Floats, q: float) -> float:
 
 def weighted_mean(values: Floats, weights: Weights) -> Floats:
     """The mean; infinite where an infinite value has any weight."""
-    rows = weights.rows / weights.rows.sum(axis=1, keepdims=True)
-    runs = weights.runs / weights.runs.sum(axis=1, keepdims=True)
+    drawn = weights.rows.sum(axis=1) * weights.runs.sum(axis=1)
 
     def mean(of: Floats) -> Floats:
-        return ((runs @ of) * rows).sum(axis=1)
+        # Divided once, at the end: of rights and wrongs the mean is then exactly k / n.
+        return ((weights.runs @ of) * weights.rows).sum(axis=1) / drawn
 
     finite = np.isfinite(values)
     if finite.all():

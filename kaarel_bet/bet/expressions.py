@@ -250,6 +250,8 @@ class _Parser:
             if not isinstance(tree.args[0], ast.Compare):
                 _fail(tree, "must be of a comparison, as in share(P(...) > P(...))")
             comparing = self.comparison(tree.args[0])
+            if "rows" not in (comparing.left.kind, comparing.right.kind):
+                _fail(tree, "counts rows: neither side has a value for every row")
             self._operation(tree, "-", comparing.left, comparing.right)  # of the same rows
             return Aggregate(function, (comparing,))
         arguments = tuple(self.node(argument) for argument in tree.args)

@@ -250,3 +250,10 @@ def test_analytic_intervals_are_over_clusters() -> None:
     found = analytic(clustered, "mean(acc(q, a))")
     alone = analytic(Evidence().add("acc", "a", eight), "mean(acc(q, a))")
     assert (found.low, found.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+
+
+@pytest.mark.parametrize(("right", "of", "level"), [(90, 100, 0.9), (6, 6, 1.0), (18, 20, 0.9)])
+def test_a_share_is_the_number_that_it_is_written_as(right: int, of: int, level: float) -> None:
+    evidence = Evidence().add("acc", "a", [1.0] * right + [0.0] * (of - right))
+    node = parse_number("mean(acc(q, a))", evidence.vocabulary)
+    assert evidence.evaluator().bounds(node) == (level, level)

@@ -63,6 +63,8 @@ def test_line_breaks_of_a_folded_text_mean_nothing() -> None:
         ("mean(P(yes | q, a)) > treshold", "did you mean 'threshold'?"),
         ("mean(P(yes | q, a), 3) > 0.5", "has 2 arguments; mean takes 1"),
         ("share(P(yes | q, a)) > 0.5", "must be of a comparison"),
+        ("share(mean(P(yes | q, a)) > 0.5) > 0.3", "neither side has a value for every row"),
+        ("share(threshold > 0.2) > 0.3", "neither side has a value for every row"),
         ("mean(acc(q, a) - acc(elsewhere, a)) > 0.1", "mixes rows that differ (others, rows)"),
         ("mean(P(yes | q, a)) > 1e999", "too large a number"),
         ("mean(P(yes | q, a)) > 'x'", "is not allowed"),
