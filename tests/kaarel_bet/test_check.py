@@ -112,8 +112,8 @@ def test_what_is_to_be_thought_about_is_noted(check: Check) -> None:
     assert notes == [
         'note: where: candidate wrong ("Guinea-Bissau") begins with the tokens of right ("Guinea") in 1 of '
         "2 queries: what right is given includes wrong",
-        "note: two trainings of one arm can differ more than rows do; replicate: {training: 3} has the "
-        "intervals cover that",
+        "note: two trainings of one arm can differ more than rows do; replicate: {training: 3} tells more "
+        "of that (intervals over few trainings cover less than they say)",
     ]
     long = BET.replace('text: "{name} is in"', f'text: "{"word " * 600}{{name}} is in"')
     long = long.replace("prompt: begun, arms: [base]", "prompt: said, arms: [base]")
