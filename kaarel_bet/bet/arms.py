@@ -44,12 +44,6 @@ class Variant:
         return ((f"arms.{self.entry}.train.{p}", one) for p, one in enumerate(self.sets))
 
 
-def table_names(bet: Bet) -> list[str]:
-    """Everything that `rows` can name."""
-    parts = [f"{name}.{part}" for name, t in bet.data.items() if t.split for part in t.split.parts]
-    return [*bet.data, *parts]
-
-
 def variants(bet: Bet) -> list[Variant]:
     """The trained arms, in the order of the file. Raises SettingsError where two have one name."""
     found = [one for entry in bet.arms for one in _expanded(bet, entry)]
@@ -88,8 +82,8 @@ def check_arms(bet: Bet, prompts: Prompts) -> None:
     for variant in found:
         _check_start(variant, found, bet)
         for where, one in variant.by_key():
-            if one.rows not in table_names(bet):
-                raise unknown("table", one.rows, table_names(bet), f"{where}.rows")
+            if one.rows not in bet.table_names:
+                raise unknown("table", one.rows, bet.table_names, f"{where}.rows")
             for transform in _transforms(one):
                 if transform not in TRANSFORMS:
                     raise unknown("transform", transform, TRANSFORMS, f"{where}.transform")

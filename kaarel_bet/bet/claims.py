@@ -118,11 +118,10 @@ def _check_replaced(reading: Reading, claim: Claim) -> None:
 
 
 def _check_tables(bet: BetBase, check: NoLeak, path: KeyPath) -> None:
-    tables = bet.data if isinstance(bet, Bet) else {}
-    parts = [f"{name}.{part}" for name, t in tables.items() if t.split for part in t.split.parts]
+    tables = bet.table_names if isinstance(bet, Bet) else []
     for name in check.between:
-        if name not in (*tables, *parts):
-            hint = did_you_mean(name, [*tables, *parts])
+        if name not in tables:
+            hint = did_you_mean(name, tables)
             raise ExpressionError(f"no table '{name}'; {hint}", (*path, "between"))
 
 

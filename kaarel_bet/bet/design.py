@@ -92,9 +92,8 @@ class BetExperiment(Experiment):
     def observe(self, answers: Answers) -> Iterator[Observation]:
         by_name = {asked.name: asked for asked in self._askings}
         for one in answers.asked:
-            asked, entry = by_name[one.evaluation.question], one.evaluation
+            asked = by_name[one.evaluation.question]
             by_id = {row["id"]: row for row in asked.rows(answers.tables)}
-            whose = (one.arm.arm, entry.replicate or one.arm.replicate, asked.name, entry.draw)
             n_forms = len(asked.forms)
             for place, result in enumerate(one.results):
                 row = by_id[result.id.rpartition("/")[0] if n_forms > 1 else result.id]
@@ -103,7 +102,7 @@ class BetExperiment(Experiment):
                 else:
                     found = [self._graded(asked, text, row) for text in result.texts]
                 for part, numbers in enumerate(found, start=place % n_forms * len(found) + 1):
-                    yield from self._observations(whose, row, part, numbers)
+                    yield from self._observations(one.run, row, part, numbers)
         for asked in self._askings:
             if (given := asked.spec.given) is not None:  # no model answered: it was there
                 for row in asked.asked(asked.rows(answers.tables)):

@@ -10,7 +10,7 @@ from typing import Any
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import SettingsError
 from kaarel_bet.bet import schema
-from kaarel_bet.bet.arms import Trained, first, matching, table_names, variants
+from kaarel_bet.bet.arms import Trained, first, matching, variants
 from kaarel_bet.bet.graders import UNBUILT, grade, graders_of
 from kaarel_bet.bet.prompts import (
     Context,
@@ -147,7 +147,7 @@ def _arms(bet: Bet, spec: schema.Evaluation, where: str) -> tuple[str, ...]:
 
 def _check(bet: Bet, name: str, spec: schema.Evaluation, where: str) -> None:
     graders_of(bet, name, spec)
-    tables, examples = table_names(bet), spec.examples
+    tables, examples = bet.table_names, spec.examples
     known = tables if spec.given is not None else [*tables, TRAINED_ON]
     if spec.rows is not None and spec.rows not in known:
         raise unknown("table", spec.rows, known, f"{where}.rows")

@@ -8,7 +8,7 @@ one number of it. Every value is an interval, exact where both ends are equal.
 import ast
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -377,8 +377,3 @@ def _arithmetic(operator: str, left: float, right: float) -> float | None:
         "/": lambda a, b: a / b if b else math.nan,
     }
     return operations[operator](left, right)
-
-
-def questions_of(nodes: Sequence["Node | Comparing"]) -> list[str]:
-    """The questions that expressions are about, in order."""
-    return list(dict.fromkeys(one.question for node in nodes for one in observed_in(node)))

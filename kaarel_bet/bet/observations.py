@@ -83,6 +83,15 @@ class Observations:
         """The observations of one quantity, in the order they came."""
         return self._found.get((quantity, candidate, question, arm), [])
 
+    def runs(
+        self, quantity: str, question: str, arm: str, candidate: str = ""
+    ) -> list[list[Observation]]:
+        """The same, one list a training or draw of examples."""
+        found: defaultdict[tuple[int, int], list[Observation]] = defaultdict(list)
+        for one in self.of(quantity, question, arm, candidate):
+            found[one.replicate, one.draw].append(one)
+        return [found[run] for run in sorted(found)]
+
     def sample(self, quantity: str, question: str, arm: str, candidate: str = "") -> Sample:
         """One quantity for every row, (replicates and draws, rows); a row with several parts has several.
 
@@ -93,7 +102,8 @@ class Observations:
         if key not in self._samples:
             if key not in self._found:
                 raise KeyError(key)
-            self._samples[key] = _sample(self._found[key], source=(arm, question))
+            runs = self.runs(quantity, question, arm, candidate)
+            self._samples[key] = _sample(runs, source=(arm, question))
         return self._samples[key]
 
     def as_csv(self) -> str:
@@ -109,11 +119,7 @@ class Observations:
 _ENDS = ("low", "high")
 
 
-def _sample(found: Sequence[Observation], source: tuple[str, str]) -> Sample:
-    by_run: defaultdict[tuple[int, int], list[Observation]] = defaultdict(list)
-    for one in found:
-        by_run[one.replicate, one.draw].append(one)
-    runs = [by_run[run] for run in sorted(by_run)]
+def _sample(runs: Sequence[Sequence[Observation]], source: tuple[str, str]) -> Sample:
     assert len({len(run) for run in runs}) == 1, f"runs of {source} have different numbers of rows"
     clusters = [tuple(one.cluster for one in run) for run in runs]
     if (
@@ -121,7 +127,7 @@ def _sample(found: Sequence[Observation], source: tuple[str, str]) -> Sample:
     ):  # each replicate has rows of its own: its first is as good as another's
         clusters = [tuple(f"{source[1]} {place}" for place in range(len(runs[0])))]
     low, high = (np.array([[getattr(one, end) for one in run] for run in runs]) for end in _ENDS)
-    draws = len({one.draw for one in found})
+    draws = len({run[0].draw for run in runs})
     if draws > 1 and len(runs) > draws:  # of one training, draws of examples are not independent
         low, high = (ends.reshape(-1, draws, ends.shape[1]).mean(axis=1) for ends in (low, high))
         draws = 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Observations, Question
-from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, mean, run_label, run_of
+from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, mean, run_label
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
 from kaarel_bet.claims import Outcome
@@ -160,8 +160,8 @@ def _quoted(seen: Evidence) -> Iterator[Section]:
     """The first rows of every question that is answered in words, as each arm's first training did."""
     asked: defaultdict[str, list[Asked]] = defaultdict(list)
     for one in seen.answers.asked:
-        _, question, *run = run_of(one)
-        if one.evaluation.kind == "generation" and run == [1, 1]:
+        _, replicate, question, draw = one.run
+        if one.evaluation.kind == "generation" and replicate == draw == 1:
             asked[question].append(one)
     transcripts = [
         Transcript(

@@ -1,7 +1,6 @@
 """What the tables and figures of a bet's report are made of."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +10,7 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Observation, Observations
 from kaarel_bet.bet.schema import Bet, Evaluation
 from kaarel_bet.estimates import Estimate
-from kaarel_bet.experiments.interface import Answers, Asked, Row
+from kaarel_bet.experiments.interface import Answers, Row
 
 Pair = tuple[str, str]
 """An arm, and a question that it was asked."""
@@ -66,18 +65,15 @@ class Evidence:
         role = (self.roles.get(arm, ""),) if self.roles else ()
         return (arm or "(given)", *role, question)
 
-    def runs(self, quantity: str, pair: Pair, candidate: str = "") -> list[Run]:
+    def runs(self, quantity: str, pair: Pair, candidate: str = "") -> Sequence[Run]:
         """The observations, run by run."""
         arm, question = pair
-        found: defaultdict[tuple[int, int], list[Observation]] = defaultdict(list)
-        for one in self.observations.of(quantity, question, arm, candidate):
-            found[one.replicate, one.draw].append(one)
-        return [found[run] for run in sorted(found)]
+        return self.observations.runs(quantity, question, arm, candidate)
 
     def results(self, run: Run) -> list[Any]:
         """What the backend returned in a run."""
-        whose = (run[0].arm, run[0].question, run[0].replicate, run[0].draw)
-        return [r for one in self.answers.asked if run_of(one) == whose for r in one.results]
+        whose = (run[0].arm, run[0].replicate, run[0].question, run[0].draw)
+        return [r for one in self.answers.asked if one.run == whose for r in one.results]
 
     def estimate(self, pair: Pair, quantity: str = "acc") -> Estimate:
         """The mean of a quantity, with its interval."""
@@ -100,12 +96,6 @@ class Evidence:
             if one.row in rows
         )
         return replace(self, observations=kept, judge=replace(self.judge, observations=kept))
-
-
-def run_of(one: Asked) -> tuple[str, str, int, int]:
-    """Arm, question, replicate and draw."""
-    arm, asked = one.arm, one.evaluation
-    return arm.arm, asked.question, asked.replicate or arm.replicate, asked.draw
 
 
 def run_label(run: Run) -> str:

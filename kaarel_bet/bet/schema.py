@@ -546,3 +546,9 @@ class Bet(BetBase):
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     graders: dict[Name, Grader] = Field(default_factory=dict)
     evaluations: Annotated[dict[Name, Evaluation], Field(min_length=1)]
+
+    @property
+    def table_names(self) -> list[str]:
+        """Everything that `rows` can name: tables, and parts of those that are split."""
+        splits = {name: table.split for name, table in self.data.items() if table.split}
+        return [*self.data, *(f"{name}.{part}" for name, s in splits.items() for part in s.parts)]

@@ -93,6 +93,12 @@ class Asked:
     evaluation: EvaluationEntry
     results: Sequence[Any]
 
+    @property
+    def run(self) -> tuple[str, int, str, int]:
+        """Arm, replicate, question and draw, as observations have them."""
+        asked = self.evaluation
+        return self.arm.arm, asked.replicate or self.arm.replicate, asked.question, asked.draw
+
 
 @dataclass(frozen=True)
 class Answers:
