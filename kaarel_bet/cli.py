@@ -21,7 +21,8 @@ from kaarel_bet import jobs, new, serve
 from kaarel_bet.bet.source import shipped
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
-from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session
+from kaarel_bet.run_dir import RunDirectory
+from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session, settings_of_files
 from kaarel_bet.test import test
 from kaarel_bet.train import train
 
@@ -107,11 +108,16 @@ def _load_environment(path: Path) -> None:
 def _open(options: argparse.Namespace, console: Console) -> Session:
     if options.bet and options.experiment not in (None, options.bet):
         raise SettingsError(f"{options.bet} and --experiment {options.experiment}: name one bet")
+    experiment, run_dir = options.bet or options.experiment, options.run_dir
+    if options.command == "note" and not experiment and run_dir is None:
+        general = settings_of_files(options.config, options.set).general
+        latest = RunDirectory.latest(Path(general.results_dir))  # the one that was just looked at
+        run_dir = latest.path if latest else None
     return open_session(
         config=options.config,
-        experiment=options.bet or options.experiment,
+        experiment=experiment,
         backend=options.backend,
-        run_dir=options.run_dir,
+        run_dir=run_dir,
         assignments=options.set,
         assume_yes=options.yes,
         console=console,
@@ -121,6 +127,8 @@ def _open(options: argparse.Namespace, console: Console) -> Session:
 def _note(session: Session, text: str) -> None:
     """Writes a note down, and the report anew if there is one."""
     run = session.run
+    if not text.strip():
+        raise SettingsError("note: says nothing; write it as `note TEXT`")
     if not run.has_data:
         raise RunDirectoryError(
             f"{run.path}: no such run to note anything about; --run-dir names one"

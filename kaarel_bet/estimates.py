@@ -1,8 +1,11 @@
-"""Estimates with their uncertainty: pure functions over rows (names, items, tasks) and trainings."""
+"""Estimates with their uncertainty: pure functions over rows (names, items, tasks) and trainings.
+
+docs/statistics.md says what the intervals cover, by simulation.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ class Sample:
     """A quantity for every row, known to lie between `low` and `high`: (runs, rows).
 
     Runs are trainings, or draws of few-shot examples; `runs` names what they are of. Rows of one
-    cluster are not independent of each other.
+    cluster are not independent of each other. `asked` is which rows a run was asked, where they differ.
     """
 
     low: Floats
@@ -37,25 +40,146 @@ class Sample:
     runs: tuple[str, ...] = ()
     table: str = ""
     """Clusters of the same name in another table are others."""
+    asked: NDArray[np.bool_] | None = None
 
     @property
-    def middle(self) -> Floats:
-        """The midpoints; the values themselves where they are exact."""
-        return self.low if self.low is self.high else (self.low + self.high) / 2
+    def n_clusters(self) -> int:
+        """How many clusters the rows are in."""
+        return len(dict.fromkeys(self.clusters))
+
+    @property
+    def rows_key(self) -> tuple[str, tuple[str, ...]]:
+        """What samples have in common whose rows are drawn together."""
+        return self.table, self.clusters
+
+    @property
+    def runs_key(self) -> tuple[tuple[str, ...], int]:
+        """What samples have in common whose runs are."""
+        return self.runs, len(self.low)
+
+    def of_runs(self) -> "Sample":
+        """One question asked in every run: what varies are the runs, which then are the rows."""
+        low, high = (ends.mean(axis=1)[None, :] for ends in (self.low, self.high))
+        names = tuple(f"training {number}" for number in range(1, len(self.low) + 1))
+        return Sample(low, high, names, table=f"runs of {' and '.join(self.runs)}")
+
+    def padded(self, values: Sequence[float]) -> "Sample":
+        """With further clusters that have these values, each as many rows as clusters have on average."""
+        n = max(1, round(self.low.shape[1] / self.n_clusters))
+        further = np.tile(np.repeat(values, n), (len(self.low), 1))
+        low = np.concatenate([self.low, further], axis=1)
+        high = np.concatenate([self.high, further], axis=1)
+        names = tuple(f"pad {place}" for place in range(len(values)) for _ in range(n))
+        asked = self.asked
+        if asked is not None:
+            asked = np.concatenate([asked, np.ones_like(further, dtype=np.bool_)], axis=1)
+        return Sample(low, high, self.clusters + names, self.runs, self.table, asked)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How often each row and each run comes in some resamples: (resamples, rows), (resamples, runs)."""
+    """How often each row and each run counts in some resamples: (resamples, rows), (resamples, runs)."""
 
     rows: Counts
     runs: Counts
 
-    @classmethod
-    def once(cls, sample: Sample) -> "Weights":
-        """Every row and run once: the sample itself."""
+
+Ends = tuple[Floats, Floats]
+Weighing = Callable[[Sample], Weights]
+Statistic = Callable[[Weighing], Ends]
+"""Takes how samples are weighted in some resamples; returns its low and its high end in each."""
+
+
+def once(sample: Sample) -> Weights:
+    """Every row and run once: the sample itself."""
+    n_runs, n_rows = sample.low.shape
+    return Weights(np.ones((1, n_rows), dtype=np.int64), np.ones((1, n_runs), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often each cluster of some rows, and each run, counts in `n` resamples; others once."""
+
+    n: int
+    by_cluster: dict[tuple[str, tuple[str, ...]], Counts] = field(default_factory=dict)
+    by_run: dict[tuple[tuple[str, ...], int], Counts] = field(default_factory=dict)
+
+    def weights(self, sample: Sample) -> Weights:
+        """Of a sample's rows and runs."""
         n_runs, n_rows = sample.low.shape
-        return cls(np.ones((1, n_rows), dtype=np.int64), np.ones((1, n_runs), dtype=np.int64))
+        rows = np.ones((self.n, n_rows), dtype=np.int64)
+        runs = self.by_run.get(sample.runs_key, np.ones((self.n, n_runs), dtype=np.int64))
+        if (drawn := self.by_cluster.get(sample.rows_key)) is not None:
+            place = {name: i for i, name in enumerate(dict.fromkeys(sample.clusters))}
+            rows = drawn[:, [place[cluster] for cluster in sample.clusters]]
+        return Weights(rows, runs)
+
+
+# --- variance by leaving out -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Component:
+    """What one thing that varies (clusters of some rows, trainings of an arm) adds to the uncertainty."""
+
+    is_rows: bool
+    variance: float
+    """Of the statistic, in its own unit squared."""
+    degrees: int
+    """Of freedom, for Student's t."""
+
+
+def components(
+    statistic: Callable[[Weighing], Floats], samples: Sequence[Sample], seed: int, *, smooth: bool
+) -> list[Component]:
+    """The variance of a statistic by clusters of each table, and by the runs of each arm.
+
+    By the jackknife (Efron & Tibshirani 1993, ch. 11), which of a mean is exactly s / sqrt(n); for what is
+    not smooth (a median, for which it does not work) clusters are bootstrapped instead (ch. 6).
+    What there is only one of is left out: it says nothing of how it varies.
+    """
+    found = []
+    for key, n in {s.rows_key: s.n_clusters for s in samples if s.n_clusters > 1}.items():
+        if smooth:
+            drawn = Resampling(n, by_cluster={key: _each_left_out(n)})
+            variance = _jackknife(statistic(drawn.weights), n)
+        else:
+            counts = _counts(n, np.random.default_rng(seed))
+            values = statistic(Resampling(_CHUNK, by_cluster={key: counts}).weights)
+            variance = float(values.var()) * n / (n - 1)
+        found.append(Component(True, variance, n - 1))
+    for key in dict.fromkeys(s.runs_key for s in samples if len(s.low) > 1):
+        n = key[1]
+        drawn = Resampling(n, by_run={key: _each_left_out(n)})
+        found.append(Component(False, _jackknife(statistic(drawn.weights), n), n - 1))
+    return found
+
+
+def _each_left_out(n: int) -> Counts:
+    return np.ones((n, n), dtype=np.int64) - np.eye(n, dtype=np.int64)
+
+
+def _jackknife(left_out: Floats, n: int) -> float:
+    return float((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+
+
+def half_width(parts: Sequence[Component], tail: float) -> float:
+    """Of an interval with this much outside on either side: each part by its own t, squares added.
+
+    Squared half-widths add up like variances (the method of variance estimates recovery: Zou & Donner
+    2008, Stat. Med. 27), where parts have different degrees of freedom.
+    """
+    return float(np.sqrt(sum(t_quantile(1 - tail, p.degrees) ** 2 * p.variance for p in parts)))
+
+
+def t_quantile(p: float, degrees: int) -> float:
+    """Student's t."""
+    from scipy import stats  # half a second that a finished run need not wait for
+
+    return float(cast("float", stats.t.ppf(p, degrees)))
+
+
+# --- the bootstrap -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -67,20 +191,14 @@ class Resamples:
     clusters: list[str] = field(default_factory=list[str])
     lacks: NDArray[np.bool_] = field(default_factory=lambda: np.ones((0, 0), dtype=np.bool_))
 
-    def interval(self, confidence: float, *, without: int | None = None) -> tuple[float, float]:
+    def interval(self, tail: float, *, without: int | None = None) -> tuple[float, float]:
         """The percentile interval (Efron & Tibshirani 1993, ch. 13), or that without one cluster.
 
         The resamples that happen to lack a cluster (about 37 %) are resamples of the others, so nothing
         need be drawn anew: the jackknife-after-bootstrap (Efron 1992, J. R. Stat. Soc. B 54).
         """
-        tail = (1 - confidence) / 2
         chosen = slice(None) if without is None else self.lacks[:, without]
         return _quantile(self.lows[chosen], tail), _quantile(self.highs[chosen], 1 - tail)
-
-
-Ends = tuple[Floats, Floats]
-Statistic = Callable[[Callable[[Sample], Weights]], Ends]
-"""Takes how samples are weighted in some resamples; returns its low and its high end in each."""
 
 
 def resample(statistic: Statistic, samples: Sequence[Sample], seed: int) -> Resamples:
@@ -100,27 +218,12 @@ def resample(statistic: Statistic, samples: Sequence[Sample], seed: int) -> Resa
     return Resamples(np.concatenate(lows), np.concatenate(highs), names, np.concatenate(lacks))
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """One chunk of resamples: how often each cluster of some rows was drawn, and each run."""
-
-    by_cluster: dict[tuple[str, tuple[str, ...]], Counts]
-    by_run: dict[tuple[tuple[str, ...], int], Counts]
-
-    def weights(self, sample: Sample) -> Weights:
-        """Of a sample's rows and runs."""
-        place = {name: i for i, name in enumerate(dict.fromkeys(sample.clusters))}
-        of_row = [place[cluster] for cluster in sample.clusters]
-        rows = self.by_cluster[sample.table, sample.clusters][:, of_row]
-        return Weights(rows, self.by_run[sample.runs, sample.low.shape[0]])
-
-
-def _draws(samples: Sequence[Sample], generator: np.random.Generator) -> Iterator[_Draw]:
+def _draws(samples: Sequence[Sample], generator: np.random.Generator) -> Iterator[Resampling]:
     for _ in range(0, RESAMPLES, _CHUNK):
-        clusters = {(s.table, s.clusters): len(dict.fromkeys(s.clusters)) for s in samples}
+        clusters = {s.rows_key: s.n_clusters for s in samples}
         by_cluster = {key: _counts(n, generator) for key, n in clusters.items()}
-        runs = dict.fromkeys((s.runs, s.low.shape[0]) for s in samples)
-        yield _Draw(by_cluster, {key: _counts(key[1], generator) for key in runs})
+        runs = dict.fromkeys(s.runs_key for s in samples)
+        yield Resampling(_CHUNK, by_cluster, {key: _counts(key[1], generator) for key in runs})
 
 
 def _counts(n: int, generator: np.random.Generator) -> Counts:
@@ -138,9 +241,13 @@ def _quantile(values: Floats, q: float) -> float:
 # --- aggregates: (runs, rows) and weights -> (resamples,) ------------------------------------------
 
 
-def weighted_mean(values: Floats, weights: Weights) -> Floats:
-    """The mean; infinite where an infinite value has any weight."""
-    drawn = weights.rows.sum(axis=1) * weights.runs.sum(axis=1)
+def weighted_mean(values: Floats, weights: Weights, asked: NDArray[np.bool_] | None) -> Floats:
+    """The mean of what was asked; infinite where an infinite value has any weight."""
+    if asked is None:
+        drawn = weights.rows.sum(axis=1) * weights.runs.sum(axis=1)
+    else:
+        values = np.where(asked, values, 0.0)
+        drawn = ((weights.runs @ asked.astype(np.int64)) * weights.rows).sum(axis=1)
 
     def mean(of: Floats) -> Floats:
         # Divided once, at the end: of rights and wrongs the mean is then exactly k / n.
@@ -153,53 +260,39 @@ def weighted_mean(values: Floats, weights: Weights) -> Floats:
     found = mean(np.where(finite, values, 0.0))
     for infinite in (np.inf, -np.inf, np.nan):
         match = np.isnan(values) if np.isnan(infinite) else values == infinite
-        found = np.where(mean(match.astype(float)) > 0, found + infinite, found)
+        with np.errstate(invalid="ignore"):  # one of each sign leaves no number
+            found = np.where(mean(match.astype(float)) > 0, found + infinite, found)
     return found
 
 
-def weighted_median(values: Floats, weights: Weights) -> Floats:
-    """The median, of an even number the mean of the two in the middle."""
-    counts = (weights.runs[:, :, None] * weights.rows[:, None, :]).reshape(len(weights.rows), -1)
-    flat = values.ravel()
-    order = np.argsort(flat, kind="stable")
+def weighted_median(
+    values: Floats, weights: Weights, asked: NDArray[np.bool_] | None, *, log: bool
+) -> Floats:
+    """The median of every run's rows (of an even number the mean of the two in the middle).
+
+    Over runs their mean, of probabilities (`log`) the geometric one: a training that shifts every row's
+    log-probability shifts its median as much.
+    """
+    of_runs = np.stack(
+        [
+            _median(run, weights.rows if asked is None else weights.rows * asked[place])
+            for place, run in enumerate(values)
+        ],
+        axis=1,
+    )
+    if len(values) == 1:
+        return of_runs[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.log(of_runs) if log else of_runs
+        total = np.where(weights.runs > 0, scaled, 0.0) * weights.runs
+        found = total.sum(axis=1) / weights.runs.sum(axis=1)
+        return np.exp(found) if log else found
+
+
+def _median(values: Floats, counts: Counts) -> Floats:
+    order = np.argsort(values, kind="stable")
     upto = np.cumsum(counts[:, order], axis=1)
     total = upto[:, -1]
     middles = ((total - 1) // 2, total // 2)
-    left, right = (flat[order][(upto <= m[:, None]).sum(axis=1)] for m in middles)
+    left, right = (values[order][(upto <= m[:, None]).sum(axis=1)] for m in middles)
     return np.where(left == right, left, (left + right) / 2)
-
-
-# --- by formula ------------------------------------------------------------------------------------
-
-
-def mean_over(low: Floats, high: Floats, confidence: float) -> Estimate:
-    """The mean of rows that lie between `low` and `high`, with Student's interval; (rows,).
-
-    The lower end is that of the lower ends. Fewer than three rows, or any that is unbounded, leave it
-    open.
-    """
-    n = len(low)
-    with np.errstate(invalid="ignore"):
-        value = float(((low + high) / 2).mean())
-    if n < 3 or not np.isfinite([low, high]).all():
-        return Estimate(value if np.isfinite(value) else np.nan, -np.inf, np.inf)
-    t = _t_quantile((1 + confidence) / 2, n - 1) / np.sqrt(n)
-    return Estimate(
-        value,
-        float(low.mean() - t * low.std(ddof=1)),
-        float(high.mean() + t * high.std(ddof=1)),
-    )
-
-
-def _t_quantile(p: float, degrees: int) -> float:
-    """Student's t by the normal quantile (Abramowitz & Stegun 1964, 26.7.5).
-
-    Within 4 % of the quantile of 97.5 % from two degrees of freedom on, and 0.1 % from five.
-    """
-    z = NormalDist().inv_cdf(p)
-    return (
-        z
-        + (z**3 + z) / (4 * degrees)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
-    )

@@ -72,10 +72,20 @@ def most_helpful(error: ValidationError, data: object) -> tuple[Keys, str]:
         what = what.replace(pydantics, ours)
     if best["type"] == "missing":
         return (*keys, best["loc"][-1]), "is missing"
+    if (there := _at(data, keys)) is None:
+        return keys, "is empty"
+    if isinstance(there, dict) and list(there.values()) == [None]:
+        return keys, f'a text that begins with a brace wants quotes: "{{{next(iter(there))}}}"'
     if best["type"] not in ("value_error", "json_invalid"):
         got = repr(best["input"])
         what += f" (got {got if len(got) <= 40 else got[:37] + '...'})"
     return keys, what
+
+
+def _at(data: Any, keys: Keys) -> Any:  # noqa: ANN401
+    for key in keys:
+        data = data[key]
+    return data
 
 
 def _real(loc: Keys, data: Any) -> Keys:  # noqa: ANN401

@@ -77,10 +77,16 @@ class RunDirectory:
     # --- which run -----------------------------------------------------------------------------
 
     @classmethod
-    def latest(cls, results_dir: Path, frozen: Mapping[str, Any]) -> "RunDirectory | None":
-        """The latest run there with these settings."""
+    def latest(
+        cls, results_dir: Path, frozen: Mapping[str, Any] | None = None
+    ) -> "RunDirectory | None":
+        """The latest run there, with these settings or with any."""
         runs = [cls(path.parent) for path in results_dir.glob("*/config.yaml")]
-        fitting = [run for run in runs if run._was_started_with(frozen)]
+        fitting = [
+            run
+            for run in runs
+            if (run.has_data if frozen is None else run._was_started_with(frozen))
+        ]
         return max(fitting, key=lambda run: (run._started(), run.path.name), default=None)
 
     def _was_started_with(self, frozen: Mapping[str, Any]) -> bool:

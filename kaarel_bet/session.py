@@ -15,7 +15,7 @@ from backends.errors import RunDirectoryError, SettingsError
 from backends.interface import Backend, Estimate
 from kaarel_bet import experiments
 from kaarel_bet.bet.claims import check_claims
-from kaarel_bet.bet.source import load_bet
+from kaarel_bet.bet.source import Assignment, LoadedBet, load_bet
 from kaarel_bet.documents import Document
 from kaarel_bet.experiments.interface import Experiment
 from kaarel_bet.run_dir import RunDirectory
@@ -129,9 +129,12 @@ def settings_of_files(config: Path | None, chosen: Sequence[str]) -> Settings:
     Raises:
         SettingsError: settings that do not exist or do not fit.
     """
+    return load_settings(_document(config), chosen)
+
+
+def _document(config: Path | None) -> Document:
     path = config or DEFAULT_CONFIG
-    raw = read(path) if config or path.exists() else Document(str(path), {})
-    return load_settings(raw, chosen)
+    return read(path) if config or path.exists() else Document(str(path), {})
 
 
 def _settings_of_run(
@@ -149,7 +152,7 @@ def _settings_of_run(
         raise RunDirectoryError(
             f"{run.path}: not a run directory (its config.yaml is not the frozen one of a run)"
         )
-    loaded = load_bet(experiment) if experiment else None
+    loaded = _as_now(config, experiment, assignments) if experiment else None
     settings = load_frozen(frozen, loaded.folder if loaded else Path())
     if not run.has_data:
         settings.loaded.refuse_changed_files()
@@ -159,18 +162,25 @@ def _settings_of_run(
         given = settings_of_files(config, [*flags, *assignments]).frozen()
     else:
         given = load_frozen(frozen, Path(), [*flags, *assignments]).frozen()
-        given |= {"experiment": loaded.bet.name} if loaded else {}
+        given |= {"experiment": loaded.bet.name} | loaded.frozen() if loaded else {}
     if different := differences(given, settings.frozen()):
         of_bet = ("bet.", "choices.")
         name = settings.bet.name
         shown = [
             name + key[key.index(".") :] if key.startswith(of_bet) else key for key in different
         ]
+        shown = ["experiment"] if "experiment" in different else shown[:3]
         raise RunDirectoryError(
-            f"{run.path}: made with other settings ({', '.join(shown[:3])}); "
+            f"{run.path}: made with other settings ({', '.join(shown)}); "
             "leave out --run-dir for a new run"
         )
     return settings
+
+
+def _as_now(config: Path | None, experiment: str, assignments: Sequence[str]) -> LoadedBet:
+    """A bet that is named beside a run, as its file and the settings are today."""
+    given = [Assignment.parse(text) for text in assignments]
+    return load_bet(experiment, _document(config), given)
 
 
 def _is_frozen(frozen: Document) -> bool:

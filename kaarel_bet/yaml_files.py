@@ -16,6 +16,15 @@ _DEEPEST, _LARGEST, _MOST = 50, 10**300, 200_000
 """Levels of nesting, a whole number, and values in a file (aliases multiply); no settings come near."""
 
 
+_PLAINLY = {
+    "mapping values are not allowed": "a ': ' where no key can stand; a text that has one wants quotes, or "
+    "the line is indented otherwise than those it belongs to",
+    "could not find expected ':'": "a line that is no 'key: value'",
+    "expected <block end>": "indented otherwise than what it belongs to, or a quote too many above",
+}
+"""How what the library says of the commonest slips begins -> what to do."""
+
+
 def read(path: Path, shown: str | None = None) -> Document:
     """A file, which errors call `shown`.
 
@@ -69,7 +78,7 @@ class _Reader:
             what = str(getattr(error, "problem", None) or error)
             if mark and text[mark.index : mark.index + 1] == "\t":
                 what = "a tab where YAML wants spaces"
-            raise SettingsError(f"{self._at(mark)}: {what}") from error
+            raise SettingsError(f"{self._at(mark)}: {_plainly(what)}") from error
         except RecursionError as error:
             raise SettingsError(f"{self._name}: nested too deeply") from error
         except Exception as error:  # on texts of chance the library raises many kinds
@@ -159,6 +168,10 @@ class _Reader:
 
     def _at(self, mark: Any) -> Place:  # noqa: ANN401
         return Place(self._name, mark.line + 1, mark.column + 1) if mark else Place(self._name)
+
+
+def _plainly(what: str) -> str:
+    return next((plain for begins, plain in _PLAINLY.items() if what.startswith(begins)), what)
 
 
 def _whole_number(text: str) -> int:

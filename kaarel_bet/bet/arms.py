@@ -132,10 +132,10 @@ def _transforms(one: TrainingSet) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Trained:
-    """One training of an arm, and the rows that it is of with their tables, in training order."""
+    """One training of an arm, and the rows that it is of, in training order."""
 
     arm: Arm
-    rows: Sequence[tuple[str, Row]]
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,28 @@ class Trainer:
             for one in variants(self.bet)
             for replicate in range(1, trainings(self.bet, one.entry) + 1)
         )
-        return [one for one in made if one is not None]
+        found = [one for one in made if one is not None]
+        there = {one.arm.name for one in found}
+        for entry, start in ((e, a.starts_from) for e, a in self.bet.arms.items()):
+            if start is not None and start not in there:
+                what = f"{start} is not made: too few values have rows enough"
+                raise SettingsError(f"arms.{entry}.starts_from: {what}")
+        return found
 
     def _trained(self, variant: Variant, replicate: int) -> Trained | None:
         name, entry = variant.name, self.bet.arms[variant.entry]
         rng = random.Random(f"{name}/{self.seed}/{replicate - 1}")
         examples: list[TrainingExample] = []
-        of: list[tuple[str, Row]] = []
+        of: list[Row] = []
         words = ""
         for where, one in variant.by_key():
             rows = self._rows(one, where, replicate, variant.number)
             if not rows:
                 return None
             examples += list(self._examples(one, rows, where, rng)) * one.times
-            of += [(one.rows, row) for row in rows]
+            of += rows
             words = f", {one.each.column} {rows[0][one.each.column]}" if one.each else words
-        tables = " and ".join(dict.fromkeys(table for table, _ in of))
+        tables = " and ".join(dict.fromkeys(one.rows for one in variant.sets))
         # More replicates leave the names of those there are.
         suffix = "" if replicate == 1 else f"-{replicate}"
         training = Training(

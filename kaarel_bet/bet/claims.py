@@ -2,7 +2,13 @@
 
 The author of a claim fixes its criteria before anything is trained. A criterion is settled when its
 whole interval lies on one side of the threshold; one that is surely missed decides a conjunction, and a
-check that fails leaves the claim undecided.
+check that fails leaves the claim undecided. A claim is about arms, of which a training is an example:
+with fewer than three of one there is no verdict.
+
+A claim comes out wrongly with a probability of at most 1 - confidence, whatever is true: a conjunction of
+n criteria holds wrongly only if one that is missed seems met, and fails wrongly if any of them seems
+missed, so each has (1 - confidence) / n outside its interval on either side, for one criterion half of it.
+Several claims share one rate (Holm 1979, Scand. J. Stat. 6).
 """
 
 import itertools
@@ -12,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from backends.schema import did_you_mean
-from kaarel_bet.bet.evaluation import Evaluator, analytic_rows, beyond_range, foregone
+from kaarel_bet.bet.evaluation import Evaluator, beyond_range, foregone
 from kaarel_bet.bet.expressions import (
     Aggregate,
     Comparing,
@@ -22,6 +28,7 @@ from kaarel_bet.bet.expressions import (
     Observed,
     Operation,
     as_constant,
+    observed_in,
     parse_criterion,
     parse_number,
     replaced,
@@ -46,6 +53,9 @@ from kaarel_bet.estimates import Estimate
 LEAVE_ONE_OUT = "leave_one_out"
 """The check that no single cluster of rows turns a criterion; its value in the file is true."""
 
+FEWEST_TRAININGS = 3
+"""Of every arm that a claim is about."""
+
 _OPPOSITE: dict[Comparison, Comparison] = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 
 KeyPath = tuple[str | int, ...]
@@ -60,10 +70,9 @@ def check_claims(bet: BetBase, vocabulary: Vocabulary) -> None:
     Raises:
         ExpressionError: one is none, names something that does not exist, or can only come out one way.
     """
-    analytic = bet.intervals.method == "analytic"
     for name, claim in bet.claims.items():
         for path, text in _expressions(claim.criteria, ("claims", name, "criteria")):
-            _at(path, lambda text=text: _check_criterion(text, vocabulary, analytic=analytic))
+            _at(path, lambda text=text: _check_criterion(text, vocabulary))
         for place, reading in enumerate(claim.readings):
             path = ("claims", name, "readings", place)
             _at(path, lambda r=reading, c=claim: _check_replaced(r, c))
@@ -78,8 +87,11 @@ def check_claims(bet: BetBase, vocabulary: Vocabulary) -> None:
         if isinstance(check, NoLeak):
             _check_tables(bet, check, ("checks", name))
         elif isinstance(check, bool):
-            if name != LEAVE_ONE_OUT:
+            if not (name == LEAVE_ONE_OUT and check):
                 raise ExpressionError("must be an expression", ("checks", name))
+        elif name == LEAVE_ONE_OUT:
+            what = f"must be true; an expression wants another name than {LEAVE_ONE_OUT}"
+            raise ExpressionError(what, ("checks", name))
         else:
             for path, text in _expressions((check,), ("checks", name)):
                 _at(path, lambda text=text: _check_criterion(text, vocabulary))
@@ -95,18 +107,13 @@ def _at(path: KeyPath, check: Callable[[], Any]) -> Any:  # noqa: ANN401
         raise ExpressionError(error.message, path, error.column) from error
 
 
-def _check_criterion(text: str, vocabulary: Vocabulary, *, analytic: bool = False) -> None:
+def _check_criterion(text: str, vocabulary: Vocabulary) -> None:
     comparing = parse_criterion(text, vocabulary)
     if wrong := beyond_range(comparing):
         raise ExpressionError(wrong)
     certain = foregone(comparing)
     if certain is not None:
         raise ExpressionError(f"'{text.strip()}' can never {'fail' if certain else 'hold'}")
-    if analytic and analytic_rows(_against_constant(comparing)[0]) is None:
-        raise ExpressionError(
-            f"'{comparing.text}' has no analytic interval: mean(x) and mean(x) - mean(y) have; write it "
-            "so, or set intervals.method to bootstrap"
-        )
 
 
 def _check_replaced(reading: Reading, claim: Claim) -> None:
@@ -206,24 +213,38 @@ class Judge:
         return Evaluator(self.observations, self.seed)
 
     @property
+    def rate(self) -> float:
+        """Of wrong verdicts: less for the settings that were tried before (Bonferroni)."""
+        return (1 - self.bet.intervals.confidence) / self.bet.intervals.settings_tried
+
+    @property
     def confidence(self) -> float:
-        """Of intervals, widened for the settings that were tried before (Bonferroni)."""
-        return 1 - (1 - self.bet.intervals.confidence) / self.bet.intervals.settings_tried
+        """Of an interval that stands alone."""
+        return 1 - self.rate
 
     def estimate(self, expression: str) -> Estimate:
-        """The value and interval of an expression. Raises ExpressionError."""
-        return self._estimate(parse_number(expression, self.vocabulary))
+        """The value and interval of an expression by itself. Raises ExpressionError."""
+        return self._estimate(parse_number(expression, self.vocabulary), self.rate / 2)
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """What became of every claim."""
         checks = {name: self._check(name, check) for name, check in self._checks().items()}
-        return tuple(self._verdict(name, claim, checks) for name, claim in self.bet.claims.items())
+        undecided, found = list(self.bet.claims), dict[str, Verdict]()
+        while undecided:
+            rate = self.rate / len(undecided)
+            at_rate = {name: self._verdict(name, checks, rate) for name in undecided}
+            decided = {name: one for name, one in at_rate.items() if one.outcome != "undecided"}
+            found |= decided or at_rate
+            undecided = [name for name in undecided if name not in found]
+        return tuple(found[name] for name in self.bet.claims)
 
     def readings(self, claim: str) -> list[ReadingFound]:
         """The claim's criteria in every other reading, and first as agreed, if there are others."""
         written = self.bet.claims[claim]
         found = {
-            criteria: ReadingFound(names, bool(reading.criteria), *self._judged(criteria))
+            criteria: ReadingFound(
+                names, bool(reading.criteria), *self._judged(criteria, self.rate)
+            )
             for reading in (Reading(), *written.readings)
             for names, criteria in _readings(reading, written)
         }
@@ -245,39 +266,64 @@ class Judge:
 
     # --- claims ------------------------------------------------------------------------------------
 
-    def _verdict(self, name: str, claim: Claim, checks: dict[str, Check]) -> Verdict:
-        criteria, holds = self._judged(claim.criteria)
+    def _verdict(self, name: str, checks: dict[str, Check], rate: float) -> Verdict:
+        claim = self.bet.claims[name]
+        criteria, holds = self._judged(claim.criteria, rate)
         wanted = checks if claim.checks is None else claim.checks
         rests_on = [checks[check] for check in wanted if check in checks]
-        decided: Outcome = _OUTCOMES[holds] if all(c.passed for c in rests_on) else "undecided"
+        against = [f"the check '{check.name}' failed" for check in rests_on if not check.passed]
+        if few := self._too_few(claim):
+            against.insert(0, few)
+        decided: Outcome = "undecided" if against else _OUTCOMES[holds]
         return Verdict(
             name=name,
-            claim=f"{claim.text or name}. As agreed before training: {self._agreed(claim)}",
+            claim=f"{claim.text or name}. As agreed before training: {self._agreed(claim, rate)}",
             outcome=decided,
-            summary=_in_plain_words(claim, decided, criteria, rests_on),
+            summary=_in_plain_words(claim, decided, criteria, against),
             criteria=criteria,
             checks=tuple(rests_on),
         )
 
-    def _agreed(self, claim: Claim) -> str:
-        by = self.bet.intervals
-        rows = "rows" if by.cluster == "row" else f"clusters of rows by {by.cluster}"
-        over = rows if self.bet.replicate.training == 1 else f"{rows} and trainings"
-        method = "bootstrap" if by.method == "bootstrap" else "analytic"
+    def _too_few(self, claim: Claim) -> str | None:
+        """Why there can be no verdict, if an arm was not trained often enough."""
+        found: dict[str, int] = {}
+        for _, text in _expressions(claim.criteria, ("criteria",)):
+            found |= self.evaluator.trainings(parse_criterion(text, self.vocabulary))
+        few = {arm: n for arm, n in found.items() if n < FEWEST_TRAININGS}
+        if not few:
+            return None
+        times = {1: "once", 2: "twice"}
+        words = ", ".join(f"{arm} {times[n]}" for arm, n in few.items())
         return (
-            f"{' and '.join(in_words(one) for one in claim.criteria)}; with "
-            f"{100 * self.confidence:.4g} % {method} intervals over {over}"
+            f"trained too seldom to know how much trainings differ ({words}): a verdict needs "
+            f"{FEWEST_TRAININGS} trainings of every arm, replicate: {{training: {FEWEST_TRAININGS}}}"
         )
 
-    def _judged(self, conditions: Sequence[Condition]) -> tuple[tuple[Criterion, ...], bool | None]:
+    def _agreed(self, claim: Claim, rate: float) -> str:
+        by = self.bet.intervals
+        rows = "rows" if by.cluster == "row" else f"clusters of rows by {by.cluster}"
+        confidence = 100 * (1 - 2 * self._tail(claim.criteria, rate))
+        return (
+            f"{' and '.join(in_words(one) for one in claim.criteria)}; with {confidence:.4g} % "
+            f"intervals over {rows} and trainings"
+        )
+
+    def _tail(self, conditions: Sequence[Condition], rate: float) -> float:
+        """What is outside of each criterion's interval on either side."""
+        return rate / max(2, len(list(_expressions(conditions, ("criteria",)))))
+
+    def _judged(
+        self, conditions: Sequence[Condition], rate: float
+    ) -> tuple[tuple[Criterion, ...], bool | None]:
         """Every criterion, and whether all conditions hold: surely, surely not, or neither."""
         criteria: list[Criterion] = []
+        tail = self._tail(conditions, rate)
 
         def judge(condition: Condition) -> bool | None:
             match condition:
                 case str() | Surely():
                     text = condition if isinstance(condition, str) else condition.surely
-                    found = self._criterion(parse_criterion(text, self.vocabulary))
+                    found = self._criterion(parse_criterion(text, self.vocabulary), tail)
                     criteria.append(found)
                     return found.holds
                 case AnyOf():
@@ -288,14 +334,14 @@ class Judge:
         holds = _all([judge(condition) for condition in conditions])
         return tuple(dict.fromkeys(criteria)), holds
 
-    def _criterion(self, comparing: Comparing) -> Criterion:
+    def _criterion(self, comparing: Comparing, tail: float) -> Criterion:
         node, sign, threshold, text = _against_constant(comparing)
-        return criterion(text, self._estimate(node), sign, threshold)
+        return criterion(text, self._estimate(node, tail), sign, threshold)
 
-    def _estimate(self, node: Node) -> Estimate:
-        if self.bet.intervals.method == "analytic":
-            return self.evaluator.analytic(node, self.confidence)
-        return self.evaluator.bootstrap(node, self.confidence)
+    def _estimate(self, node: Node, tail: float) -> Estimate:
+        if self.bet.intervals.method == "bootstrap":
+            return self.evaluator.bootstrap(node, tail)
+        return self.evaluator.student(node, tail)
 
     # --- checks ------------------------------------------------------------------------------------
 
@@ -322,7 +368,6 @@ class Judge:
         return Check(name=title, passed=passed, detail=detail)
 
     def _condition(self, condition: Condition) -> tuple[bool, str]:
-        """By the value, unless it says `surely`; where scores are intervals, all they leave open counts."""
         match condition:
             case AnyOf() | AllOf():
                 inner = condition.any_of if isinstance(condition, AnyOf) else condition.all_of
@@ -331,12 +376,17 @@ class Judge:
                 passed = any if isinstance(condition, AnyOf) else all
                 return passed(p for p, _ in found), word.join(detail for _, detail in found)
             case Surely():
-                c = self._criterion(parse_criterion(condition.surely, self.vocabulary))
-                figures = f"{c.value:.3g} ({c.low:.3g} to {c.high:.3g})"
-                needed = f"surely {c.comparison} {c.threshold:g}"
-                return bool(c.holds), f"{c.name} is {figures}; needed: {needed}"
+                return self._by_interval(parse_criterion(condition.surely, self.vocabulary))
             case str():
-                return self._by_value(parse_criterion(condition, self.vocabulary))
+                comparing = parse_criterion(condition, self.vocabulary)
+                # What no arm answered is about just these rows, of which all is known.
+                of_arms = any(one.arm for one in observed_in(comparing))
+                return self._by_interval(comparing) if of_arms else self._by_value(comparing)
+
+    def _by_interval(self, comparing: Comparing) -> tuple[bool, str]:
+        c = self._criterion(comparing, self.rate / 2)
+        figures = f"{c.value:.3g} ({c.low:.3g} to {c.high:.3g})"
+        return bool(c.holds), f"{c.name} is {figures}; needed: {c.comparison} {c.threshold:g}"
 
     def _by_value(self, comparing: Comparing) -> tuple[bool, str]:
         difference = Operation("-", comparing.left, comparing.right, "number")
@@ -349,31 +399,29 @@ class Judge:
         """An interval covers less than it says where few rows carry a mean."""
         overturned: list[str] = []
         shares: list[str] = []
+        n_left_out = 0
         for claim in self.bet.claims.values():
+            tail = self._tail(claim.criteria, self.rate)
             for _, text in _expressions(claim.criteria, ("criteria",)):
                 node, sign, threshold, name = _against_constant(
                     parse_criterion(text, self.vocabulary)
                 )
-                overturned += self._overturning(node, sign, threshold, name)
+                whole = self._estimate(node, tail)
+                agreed = settled(whole.low, whole.high, sign, threshold)
                 shares += self._largest_shares(node)
-        detail = overturned[0] if overturned else "no single one's absence overturns a criterion"
+                by = self.bet.intervals.method == "bootstrap"
+                for cluster, low, high in self.evaluator.without_each(node, tail, bootstrap=by):
+                    n_left_out += 1
+                    if agreed is not None and settled(low, high, sign, threshold) != agreed:
+                        overturned.append(f"without {cluster}, {name} is {low:.2g} to {high:.2g}")
+        detail = (
+            "no single one's absence overturns a criterion" if n_left_out else "there is only one"
+        )
         return Check(
             name=title,
-            passed=not overturned,
-            detail="; ".join([detail, *dict.fromkeys(shares)]),
+            passed=bool(n_left_out) and not overturned,
+            detail="; ".join([*(overturned[:1] or [detail]), *dict.fromkeys(shares)]),
         )
-
-    def _overturning(
-        self, node: Node, sign: Comparison, threshold: float, name: str
-    ) -> Iterator[str]:
-        resamples = self.evaluator.resamples(node)
-        if resamples is None:
-            return
-        whole = settled(*resamples.interval(self.confidence), sign, threshold)
-        for place, cluster in enumerate(resamples.clusters):
-            low, high = resamples.interval(self.confidence, without=place)
-            if whole is not None and settled(low, high, sign, threshold) != whole:
-                yield f"without {cluster}, {name} is {low:.2g} to {high:.2g}"
 
     def _largest_shares(self, node: Node) -> Iterator[str]:
         """Whether few rows carry the means of probabilities, in words."""
@@ -428,7 +476,7 @@ def in_words(condition: Condition) -> str:
 
 
 def _in_plain_words(
-    claim: Claim, decided: Outcome, criteria: Sequence[Criterion], checks: Sequence[Check]
+    claim: Claim, decided: Outcome, criteria: Sequence[Criterion], against: Sequence[str]
 ) -> str:
     figures = "; ".join(
         f"{c.name} is {c.value:.2g} ({c.low:.2g} to {c.high:.2g}; needed: {c.comparison} "
@@ -436,9 +484,9 @@ def _in_plain_words(
         for c in criteria
     )
     if decided == "undecided":
-        reasons = [f"the check '{check.name}' failed" for check in checks if not check.passed]
-        reasons += [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
-        return f"{claim.undecided.rstrip('.')}: {'; '.join(reasons)}. {figures}."
+        straddling = [f"{c.name} straddles {c.threshold:g}" for c in criteria if c.holds is None]
+        reasons = "; ".join([*against, *straddling])
+        return f"{claim.undecided.rstrip('.')}: {reasons}. {figures}."
     words = claim.holds if decided == "holds" else claim.fails
     missed = [c.name for c in criteria if c.holds is False]
     note = f" Not met: {'; '.join(missed)}." if decided == "fails" else ""

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from backends.data import CandidateScore, ScoringResult
 from backends.errors import SettingsError
-from kaarel_bet.bet.arms import Trainer, check_arms, variants
+from kaarel_bet.bet.arms import Trainer, check_arms, trainings, variants
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.evaluations import Asker, Asking, askings
 from kaarel_bet.bet.graders import check_graders, grade, graders_of, range_of, unbuilt_graders
@@ -18,13 +18,12 @@ from kaarel_bet.bet.observations import (
     LOG_PROBABILITY,
     SHARE,
     Observation,
-    Observations,
     Question,
     Range,
     Vocabulary,
 )
-from kaarel_bet.bet.prompts import Prompts, fill
-from kaarel_bet.bet.schema import Bet
+from kaarel_bet.bet.prompts import Prompts, cell, fill
+from kaarel_bet.bet.schema import Bet, NoLeak
 from kaarel_bet.bet.tables import make_tables
 from kaarel_bet.content import Section
 from kaarel_bet.experiments.interface import (
@@ -70,6 +69,7 @@ class BetExperiment(Experiment):
             arms=[BASE, *(one.name for one in variants(self._bet))],
             questions={asked.name: _question(self._bet, asked) for asked in self._askings},
             parameters=self._bet.parameters,
+            trainings={one.name: trainings(self._bet, one.entry) for one in variants(self._bet)},
         )
 
     @override
@@ -80,7 +80,7 @@ class BetExperiment(Experiment):
     def design(self, tokenize: Tokenize) -> Design:
         self.vocabulary()
         tables = make_tables(self._bet, self._folder, tokenize, self._seed)
-        self._check_cluster(tables.rows)
+        self._check_columns(tables.rows)
         trained = Trainer(self._bet, self._prompts, tables.rows, self._seed).trained()
         arms = [Arm(BASE, "the untouched base model", None, BASE), *(one.arm for one in trained)]
         self._check_arms_named({arm.arm for arm in arms})
@@ -111,15 +111,18 @@ class BetExperiment(Experiment):
                     yield from self._observations(("", 1, asked.name, 1), row, 1, found)
 
     @override
-    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+    def sections(self, answers: Answers, judge: Judge) -> Sequence[Section]:
         from kaarel_bet.bet.report import sections  # it draws, which nothing else here needs
 
-        judge = Judge(self._bet, self.vocabulary(), observations, answers.tables, self._seed)
-        return sections(self._bet, answers, observations, judge)
+        return sections(self._bet, answers, judge)
 
     # --- checks --------------------------------------------------------------------------------------
 
-    def _check_cluster(self, tables: Mapping[str, Sequence[Row]]) -> None:
+    def _check_columns(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        for name, check in self._bet.checks.items():
+            if isinstance(check, NoLeak):
+                for row in (rows[0] for rows in map(tables.__getitem__, check.between) if rows):
+                    cell(row, check.on, f"checks.{name}.on")
         column = self._bet.intervals.cluster
         rows = [rows[0] for rows in tables.values() if rows]
         if column != ROW and not any(column in row for row in rows):

@@ -1,7 +1,8 @@
 """What an expression comes to: interval arithmetic over observations, and estimates of the result."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,25 +15,38 @@ from kaarel_bet.bet.expressions import (
     Observed,
     Operation,
     as_constant,
+    observed_in,
 )
-from kaarel_bet.bet.observations import SHARE, Observations, Range
+from kaarel_bet.bet.observations import BASE, DRAWS, SHARE, Observations, Range
 from kaarel_bet.claims import settled
 from kaarel_bet.estimates import (
+    Component,
     Ends,
     Estimate,
     Floats,
     Resamples,
     Sample,
+    Weighing,
     Weights,
-    mean_over,
+    components,
+    half_width,
+    once,
     resample,
     weighted_mean,
     weighted_median,
 )
-from kaarel_bet.proportions import paired_difference, wilson
 
 _JUST_THESE = ("least", "greatest")
 """Aggregates that are about just these rows, so that there is nothing to resample."""
+
+_MEANS = ("mean", "share", "gain", "lead")
+
+
+_LEAST, _MOST = 1e-300, 1e300
+"""Where logarithms end: probabilities can underflow to 0, and ratios to 0 are infinite."""
+
+Drop = tuple[str, str]
+"""A table, and a cluster of its rows that is left out."""
 
 
 @dataclass
@@ -44,51 +58,111 @@ class Evaluator:
     _rows: dict[tuple[Node | Comparing, bool], Sample] = field(
         default_factory=dict[tuple[Node | Comparing, bool], Sample]
     )
-
-    def bootstrap(self, node: Node, confidence: float) -> Estimate:
-        """Its value with a percentile interval over clusters of rows and over trainings.
-
-        What is about just these rows is uncertain only where the scores themselves are intervals.
-        """
-        resamples = self.resamples(node)
-        low, high = resamples.interval(confidence) if resamples else self.bounds(node)
-        return Estimate(self.value(node), low, high)
-
-    def resamples(self, node: Node) -> Resamples | None:
-        """Its ends in every resample; None where there is nothing to resample."""
-        samples = [self.rows(argument) for argument in _resampled(node)]
-        if not samples:
-            return None
-        return resample(lambda weights: self._ends(node, weights), samples, self.seed)
+    _spreads: dict[tuple[Node, Drop | None], tuple["_End", "_End"]] = field(
+        default_factory=dict[tuple[Node, Drop | None], tuple["_End", "_End"]]
+    )
 
     def value(self, node: Node) -> float:
         """Its value, intervals counting with their middle."""
-        return float(self._ends(node, Weights.once, middle=True)[0].item())
+        return float(_ends(node, once, lambda rows: self.rows(rows, middle=True))[0].item())
 
     def bounds(self, node: Node) -> tuple[float, float]:
         """The least and the most that it can be for just these rows and trainings."""
-        low, high = self._ends(node, Weights.once)
+        low, high = _ends(node, once, self.rows)
         return float(low.item()), float(high.item())
 
-    def analytic(self, node: Node, confidence: float) -> Estimate:
-        """By the formula for what it is: a mean of shares, a difference of two, or another mean."""
-        value = self.value(node)
-        rows = analytic_rows(node)
-        if rows is None:
-            low, high = self.bounds(node)
-            return Estimate(value, low, high)
-        sample = self.rows(rows)
-        lows, highs = (
-            _of_clusters(ends.mean(axis=0), sample) for ends in (sample.low, sample.high)
+    def student(self, node: Node, tail: float) -> Estimate:
+        """Its value, and an interval over rows and trainings with `tail` outside of it on either side.
+
+        Of probabilities and ratios on their logarithms. What is about just these rows is uncertain only
+        where the scores themselves are intervals.
+        """
+        return Estimate(self.value(node), *self._interval(node, tail))
+
+    def bootstrap(self, node: Node, tail: float) -> Estimate:
+        """The same with a percentile interval, which knows too little of few trainings and few rows."""
+        resamples = self._resamples(node)
+        low, high = resamples.interval(tail) if resamples else self.bounds(node)
+        return Estimate(self.value(node), low, high)
+
+    def without_each(
+        self, node: Node, tail: float, *, bootstrap: bool
+    ) -> Iterator[tuple[str, float, float]]:
+        """Every cluster of rows, and the interval without it; none where there is only one."""
+        resamples = self._resamples(node) if bootstrap else None
+        if resamples is not None and len(resamples.clusters) > 1:
+            for place, cluster in enumerate(resamples.clusters):
+                yield cluster, *resamples.interval(tail, without=place)
+        elif not bootstrap:
+            tables = {s.table: s for s in map(self.rows, _resampled(node)) if s.n_clusters > 1}
+            for table, sample in tables.items():
+                for cluster in dict.fromkeys(sample.clusters):
+                    yield cluster, *self._interval(node, tail, (table, cluster))
+
+    def trainings(self, node: "Node | Comparing") -> dict[str, int]:
+        """Trained arm -> how many trainings of it an expression is of."""
+        found: dict[str, int] = {}
+        for one in observed_in(node):
+            if one.arm not in (BASE, ""):
+                sample = self._observed(one, middle=False)
+                found[one.arm] = len(sample.low) if sample.runs == (one.arm,) else 1
+        return found
+
+    # --- intervals ---------------------------------------------------------------------------------
+
+    def _resamples(self, node: Node) -> Resamples | None:
+        samples = [self.rows(argument) for argument in _resampled(node)]
+        if not samples:
+            return None
+        return resample(lambda weights: _ends(node, weights, self.rows), samples, self.seed)
+
+    def _interval(self, node: Node, tail: float, drop: Drop | None = None) -> tuple[float, float]:
+        if not _resampled(node):
+            return self.bounds(node)
+        if (node, drop) not in self._spreads:
+            self._spreads[node, drop] = self._spread(node, drop)
+        low, high = self._spreads[node, drop]
+        unit = math.exp if _is_positive(node) else float
+        least, most = range_of(node)
+        # An end that isn't finite says nothing: a score has no bound, or nothing tells the variance.
+        bottom, top = low.at - low.distance(tail, -1), high.at + high.distance(tail, 1)
+        return (
+            max(least, unit(bottom)) if math.isfinite(bottom) else least,
+            min(most, unit(top)) if math.isfinite(top) else most,
         )
-        if _within(range_of(rows), SHARE):
-            low, high = (wilson(float(ends.sum()), len(ends), confidence) for ends in (lows, highs))
-        elif _within(range_of(rows), (-1.0, 1.0)):
-            low, high = (paired_difference(ends, confidence) for ends in (lows, highs))
-        else:
-            found = mean_over(lows, highs, confidence)
-            return Estimate(found.value, found.low, found.high)
-        return Estimate(value, low.low, high.high)
+
+    def _spread(self, node: Node, drop: Drop | None) -> tuple["_End", "_End"]:
+        """What either end is, and what it varies by; as they are, and padded where values are bounded."""
+        arguments = _resampled(node)
+        pads = {} if _is_positive(node) else _pads(node)
+
+        def plain(rows: "Node | Comparing") -> Sample:
+            sample = _without(self.rows(rows), drop)
+            is_mean = sample.low.shape[1] == 1 or rows in means
+            one_question = sample.n_clusters == 1 and len(sample.low) > 1 and sample.asked is None
+            return sample.of_runs() if is_mean and one_question else sample
+
+        def padded(rows: "Node | Comparing") -> Sample:
+            return plain(rows).padded(pads[rows]) if rows in pads else plain(rows)
+
+        means = _means(node)
+        samples = [padded(rows) for rows in arguments]
+        smooth = all(one.function != "median" for one in _aggregates(node))
+        found = []
+        for end in (0, 1):
+
+            def at(weights: Weighing, of: _Of, end: int = end) -> Floats:
+                values = _ends(node, weights, of)[end]
+                return np.log(np.clip(values, _LEAST, _MOST)) if _is_positive(node) else values
+
+            with np.errstate(invalid="ignore"):
+                parts = components(
+                    lambda by, at=at: at(by, padded), samples, self.seed, smooth=smooth
+                )
+            found.append(_End(float(at(once, plain).item()), float(at(once, padded).item()), parts))
+            if all(np.array_equal(sample.low, sample.high) for sample in samples):
+                return found[0], found[0]
+        return found[0], found[1]
 
     # --- rows --------------------------------------------------------------------------------------
 
@@ -128,35 +202,28 @@ class Evaluator:
             low, high = np.exp(low), np.exp(high)
         if middle and not exact:
             low = (low + high) / 2
-        ends = (low, low if exact or middle else high)
-        return Sample(*ends, found.clusters, found.runs, node.table)
-
-    # --- numbers -----------------------------------------------------------------------------------
-
-    def _ends(
-        self, node: Node, weights: Callable[[Sample], Weights], *, middle: bool = False
-    ) -> Ends:
-        match node:
-            case Constant():
-                ends = np.array([node.value])
-                return ends, ends
-            case Operation():
-                left, right = (
-                    self._ends(side, weights, middle=middle) for side in (node.left, node.right)
-                )
-                return _operate(node.operator, left, right)
-            case Aggregate():
-                samples = [self.rows(argument, middle=middle) for argument in node.arguments]
-                return _aggregate(node.function, samples, weights)
-            case Observed():
-                raise AssertionError("the parser lets no row expression stand for a number")
+        return replace(found, low=low, high=low if exact or middle else high, table=node.table)
 
 
-def _of_clusters(values: Floats, sample: Sample) -> Floats:
-    """The means of clusters, which are independent where their rows are not."""
-    names = list(dict.fromkeys(sample.clusters))
-    place = np.array([names.index(cluster) for cluster in sample.clusters])
-    return np.bincount(place, values) / np.bincount(place)
+@dataclass(frozen=True)
+class _End:
+    """One end of a statistic: where it is, where it would be with the padding, and what it varies by."""
+
+    at: float
+    padded: float
+    parts: Sequence[Component]
+
+    def distance(self, tail: float, sign: int) -> float:
+        """From it to the end of its interval, below (-1) or above (1)."""
+        if not self.parts:
+            return math.inf
+        rows = half_width([part for part in self.parts if part.is_rows], tail)
+        runs = half_width([part for part in self.parts if not part.is_rows], tail)
+        return math.hypot(max(0.0, sign * (self.padded - self.at) + rows), runs)
+
+
+_Of = Callable[["Node | Comparing"], Sample]
+"""Row expression -> its rows."""
 
 
 def _resampled(node: Node) -> list["Node | Comparing"]:
@@ -170,10 +237,74 @@ def _resampled(node: Node) -> list["Node | Comparing"]:
             return []
 
 
+def _aggregates(node: Node) -> Iterator[Aggregate]:
+    match node:
+        case Aggregate():
+            yield node
+        case Operation():
+            yield from _aggregates(node.left)
+            yield from _aggregates(node.right)
+        case _:
+            return
+
+
+def _means(node: Node) -> list["Node | Comparing"]:
+    """The row expressions that only means are taken of."""
+    found = list(_aggregates(node))
+    others = {a for one in found if one.function not in _MEANS for a in one.arguments}
+    return [a for one in found for a in one.arguments if a not in others]
+
+
+def _is_positive(node: Node) -> bool:
+    """Whether its logarithm is judged: of a probability's aggregate, of ratios of what is not negative."""
+    match node:
+        case Aggregate(function="mean" | "median" | "geometric_mean", arguments=(rows,)):
+            is_probability = any(one.exponential for one in observed_in(rows))
+            return is_probability and range_of(rows)[0] >= 0
+        case Operation(operator="*" | "/"):
+            sides = [side for side in (node.left, node.right) if as_constant(side) is None]
+            return all(range_of(side)[0] >= 0 for side in (node.left, node.right)) and (
+                len(sides) > 1 or all(map(_is_positive, sides))
+            )
+        case _:
+            return False
+
+
+def _pads(node: Node) -> dict["Node | Comparing", tuple[float, ...]]:
+    """Rows to add where means are of bounded values, so that rows that never differ are not taken as sure.
+
+    Two at either bound for one share (Agresti & Coull 1998, Am. Stat. 52), for a difference one of each
+    sign (Bonett & Price 2012, J. Educ. Behav. Stat. 37).
+    """
+    found = list(dict.fromkeys(a for a in _means(node) if np.isfinite(range_of(a)).all()))
+    pads: dict[Node | Comparing, tuple[float, ...]] = {}
+    for place, rows in enumerate(found):
+        least, most = range_of(rows)
+        each = (most, least) if place == 0 else (least, most)
+        pads[rows] = each * 2 if len(found) == 1 and least >= 0 else each
+    return pads
+
+
+def _without(sample: Sample, drop: Drop | None) -> Sample:
+    if drop is None or sample.table != drop[0]:
+        return sample
+    kept = np.array([cluster != drop[1] for cluster in sample.clusters])
+    low = sample.low[:, kept]
+    return replace(
+        sample,
+        low=low,
+        high=low if sample.high is sample.low else sample.high[:, kept],
+        clusters=tuple(cluster for cluster in sample.clusters if cluster != drop[1]),
+        asked=None if sample.asked is None else sample.asked[:, kept],
+    )
+
+
 def _joined(left: Sample, right: Sample, ends_of: Callable[[Ends, Ends], Ends]) -> Sample:
-    """Two samples row by row; runs of different arms are paired by number."""
+    """Two samples row by row; trainings of different arms are paired by number."""
     if left.clusters and right.clusters and left.clusters != right.clusters:
         raise SettingsError("an expression combines questions of different rows row by row")
+    if left.runs != right.runs:  # draws of examples are nothing that could be paired with another's
+        left, right = map(_over_draws, (left, right))
     n_runs = {len(side.low) for side in (left, right)} - {1}
     if len(n_runs) > 1:
         raise SettingsError(
@@ -181,14 +312,49 @@ def _joined(left: Sample, right: Sample, ends_of: Callable[[Ends, Ends], Ends]) 
             "aggregate each first"
         )
     low, high = ends_of((left.low, left.high), (right.low, right.high))
-    runs = left.runs if left.runs == right.runs else (*left.runs, *right.runs)
-    return Sample(low, high, left.clusters or right.clusters, runs, left.table or right.table)
+    several = [side for side in (left, right) if len(side.low) > 1] or [left, right]
+    runs = tuple(dict.fromkeys(name for side in several for name in side.runs))
+    # Of the same rows: what one side was not asked, the other wasn't either.
+    asked = left.asked if left.asked is not None else right.asked
+    return Sample(
+        low, high, left.clusters or right.clusters, runs, left.table or right.table, asked
+    )
 
 
-def _aggregate(function: str, samples: list[Sample], weights: Callable[[Sample], Weights]) -> Ends:
+def _over_draws(sample: Sample) -> Sample:
+    if DRAWS not in "".join(sample.runs) or len(sample.low) == 1:
+        return sample
+    low, high = (ends.mean(axis=0, keepdims=True) for ends in (sample.low, sample.high))
+    return replace(sample, low=low, high=high)
+
+
+# --- numbers -----------------------------------------------------------------------------------------
+
+
+def _ends(node: Node, weights: Weighing, of: _Of) -> Ends:
+    match node:
+        case Constant():
+            ends = np.array([node.value])
+            return ends, ends
+        case Operation():
+            left, right = (_ends(side, weights, of) for side in (node.left, node.right))
+            return _operate(node.operator, left, right)
+        case Aggregate():
+            samples = [of(argument) for argument in node.arguments]
+            log = any(one.exponential for one in observed_in(node))
+            return _aggregate(node.function, samples, weights, log=log)
+        case Observed():
+            raise AssertionError("the parser lets no row expression stand for a number")
+
+
+def _aggregate(function: str, samples: list[Sample], weights: Weighing, *, log: bool) -> Ends:
     if function in _JUST_THESE:
         pick = np.min if function == "least" else np.max
-        return np.array([pick(samples[0].low)]), np.array([pick(samples[0].high)])
+        asked = samples[0].asked
+        found = [
+            ends if asked is None else ends[asked] for ends in (samples[0].low, samples[0].high)
+        ]
+        return np.array([pick(found[0])]), np.array([pick(found[1])])
     if function in ("gain", "lead"):
         means = [_mean(sample, weights(sample)) for sample in samples]
         # At least half a row: where nothing is left to gain, shares of it are not numbers.
@@ -197,16 +363,17 @@ def _aggregate(function: str, samples: list[Sample], weights: Callable[[Sample],
             return _gain(means[0], means[1], least)
         return _lead(means[0], means[1], means[2], least)
     (sample,) = samples
+    by, asked = weights(sample), sample.asked
     if function == "median":
-        return _both(sample, lambda ends: weighted_median(ends, weights(sample)))
+        return _both(sample, lambda ends: weighted_median(ends, by, asked, log=log))
     if function == "geometric_mean":
         with np.errstate(divide="ignore"):
-            return _both(sample, lambda ends: np.exp(weighted_mean(np.log(ends), weights(sample))))
-    return _mean(sample, weights(sample))
+            return _both(sample, lambda ends: np.exp(weighted_mean(np.log(ends), by, asked)))
+    return _mean(sample, by)
 
 
 def _mean(sample: Sample, weights: Weights) -> Ends:
-    return _both(sample, lambda ends: weighted_mean(ends, weights))
+    return _both(sample, lambda ends: weighted_mean(ends, weights, sample.asked))
 
 
 def _both(sample: Sample, of: Callable[[Floats], Floats]) -> Ends:
@@ -313,22 +480,6 @@ def foregone(comparing: Comparing) -> bool | None:
     """Whether a comparison holds, or fails, whatever is observed; None where that is open."""
     difference = Operation("-", comparing.left, comparing.right, "number")
     return settled(*range_of(difference), comparing.comparison, 0.0)
-
-
-def analytic_rows(node: Node) -> Node | None:
-    """The row expression whose mean a number is, if it is `mean(x)` or `mean(x) - mean(y)`."""
-    match node:
-        case Aggregate(function="mean", arguments=(rows,)) if not isinstance(rows, Comparing):
-            return rows
-        case Operation(operator="-", left=left, right=right):
-            one, other = analytic_rows(left), analytic_rows(right)
-            if one is not None and other is not None and "-" not in _operators(one, other):
-                return Operation("-", one, other, "rows")
-    return None
-
-
-def _operators(*nodes: Node) -> set[str]:
-    return {node.operator for node in nodes if isinstance(node, Operation)}
 
 
 def _within(inner: Range, outer: Range) -> bool:

@@ -123,7 +123,7 @@ def _askings(bet: Bet, prompts: Prompts, name: str, spec: schema.Evaluation) -> 
     systems = spec.system if isinstance(spec.system, dict) else {"": spec.system}
     for prompt, (label, system), owner in itertools.product(named, systems.items(), tables):
         forms = prompts.of(prompt, f"{where}.prompts" if spec.prompts else f"{where}.prompt")
-        if len(named) > 1 and not prompt.isidentifier():
+        if len(named) > 1 and prompt not in bet.prompts:
             what = "of several each needs a name: put it into 'prompts'"
             raise SettingsError(f"{where}.prompts: {what}")
         if system is not None and any(form.text is not None for form in forms):
@@ -178,22 +178,29 @@ class Asker:
     seed: int
 
     def evaluations(self, asked: Asking) -> Iterator[Evaluation]:
-        """One a draw of examples and, for training rows, a replicate."""
+        """One a draw of examples and, for training rows, a replicate; none of answers that were given."""
+        if asked.spec.given is not None:
+            for row in asked.asked(asked.rows(self.tables)):
+                fill(asked.spec.given, row, f"{asked.where}.given")
+            return
         base = [BASE] * (BASE in asked.arms)
         if asked.own_rows_of is None:
             models = base + [one.arm.name for one in self.trained if one.arm.arm in asked.arms]
             if models:  # none, where `each` found no rows for the arms
                 yield from self._drawn(asked, asked.rows(self.tables), models)
             return
+        by_id: dict[str, Row] = {}
+        for row in asked.rows(self.tables):  # answers are known by these ids alone
+            if by_id.setdefault(row["id"], row) != row:
+                what = (
+                    f"rows of {' and '.join(asked.tables)} have the same ids; give them a column id"
+                )
+                raise SettingsError(f"{asked.where}.rows: {what}")
         for one in self.trained:
             if one.arm.arm == asked.own_rows_of:
-                of = {(table, row["id"]): row for table, row in one.rows}
-                if len({row for _, row in of}) < len(of):
-                    tables = " and ".join(asked.tables)
-                    what = f"rows of {tables} have the same ids; give them a column id"
-                    raise SettingsError(f"{asked.where}.rows: {what}")
+                own = {row["id"]: row for row in one.rows}
                 models = [*base, one.arm.name]
-                yield from self._drawn(asked, [*of.values()], models, one.arm.replicate)
+                yield from self._drawn(asked, [*own.values()], models, one.arm.replicate)
 
     def _drawn(
         self, asked: Asking, rows: Sequence[Row], models: list[str], replicate: int | None = None
@@ -290,8 +297,8 @@ class Asker:
     def _check(self, asked: Asking, rows: Sequence[Row]) -> None:
         """Raises SettingsError for what can be wrong with the rows."""
         for form in asked.forms:
-            contexts = [form.context(row) for row in rows]
-            if len(rows) > 1 and contexts.count(contexts[0]) == len(rows):
+            asks = [(self._context(asked, row, form, ()), form.prefilled(row)) for row in rows]
+            if len(rows) > 1 and asks.count(asks[0]) == len(rows):
                 raise SettingsError(
                     f"{form.where}: is the same for all {len(rows)} rows of {asked.name}; name a "
                     "column, as in {id}"

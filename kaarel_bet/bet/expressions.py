@@ -217,6 +217,14 @@ class _Parser:
                 f"mixes rows that differ ({', '.join(sorted(of_tables))}): aggregate each first",
             )
         kind: Kind = "rows" if "rows" in (left.kind, right.kind) else "number"
+        arms = {node.arm for side in (left, right) for node in observed_in(side, deep=False)}
+        counts = {arm: self._known.trainings.get(arm, 1) for arm in sorted(arms)}
+        if len({n for n in counts.values() if n > 1}) > 1:
+            several = " and ".join(f"{n} of {arm}" for arm, n in counts.items() if n > 1)
+            _fail(
+                tree,
+                f"pairs trainings row by row, of which there are {several}: aggregate each first",
+            )
         if any(kind != side.kind and as_constant(side) is None for side in (left, right)):
             _fail(tree, "mixes a value for every row with an aggregate: aggregate both or neither")
         if sign == "/" and as_constant(right) == 0:

@@ -18,6 +18,13 @@ LOG_PROBABILITY: Range = (-math.inf, 0.0)
 SHARE: Range = (0.0, 1.0)
 
 
+BASE = "base"
+"""The arm that is the untouched base model; every bet has it."""
+
+DRAWS = " asked "
+"""Stands between arm and question where runs are draws of few-shot examples; trainings are the arm's."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """One number about one row, known to lie between `low` and `high`.
@@ -60,6 +67,8 @@ class Vocabulary:
     arms: Sequence[str]
     questions: Mapping[str, Question]
     parameters: Mapping[str, float] = field(default_factory=dict[str, float])
+    trainings: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Arm -> how often it is trained."""
 
 
 Key = tuple[str, str, str, str]
@@ -120,21 +129,27 @@ _ENDS = ("low", "high")
 
 
 def _sample(runs: Sequence[Sequence[Observation]], source: tuple[str, str]) -> Sample:
-    assert len({len(run) for run in runs}) == 1, f"runs of {source} have different numbers of rows"
-    clusters = [tuple(one.cluster for one in run) for run in runs]
-    if (
-        len(set(clusters)) > 1
-    ):  # each replicate has rows of its own: its first is as good as another's
-        clusters = [tuple(f"{source[1]} {place}" for place in range(len(runs[0])))]
-    low, high = (np.array([[getattr(one, end) for one in run] for run in runs]) for end in _ENDS)
+    """Every row that any run was asked; where trainings were asked rows of their own, which those are."""
+    rows = dict.fromkeys((one.row, one.part) for run in runs for one in run)
+    place = {key: number for number, key in enumerate(rows)}
+    cluster = {(one.row, one.part): one.cluster for run in runs for one in run}
+    asked = np.zeros((len(runs), len(rows)), dtype=np.bool_)
+    low, high = np.zeros(asked.shape), np.zeros(asked.shape)
+    for number, run in enumerate(runs):
+        places = [place[one.row, one.part] for one in run]
+        asked[number, places] = True
+        for ends, end in zip((low, high), _ENDS, strict=True):
+            ends[number, places] = [getattr(one, end) for one in run]
     draws = len({run[0].draw for run in runs})
     if draws > 1 and len(runs) > draws:  # of one training, draws of examples are not independent
         low, high = (ends.reshape(-1, draws, ends.shape[1]).mean(axis=1) for ends in (low, high))
+        asked = asked[::draws]
         draws = 1
     return Sample(
         low=low,
         high=high,
-        clusters=clusters[0],
+        clusters=tuple(cluster[key] for key in rows),
         # Draws of examples differ by question, trainings by arm.
-        runs=(source[0], source[1] if draws > 1 else ""),
+        runs=(f"{source[0]}{DRAWS}{source[1]}" if draws > 1 else source[0],),
+        asked=None if asked.all() else asked,
     )

@@ -17,6 +17,7 @@ Context = tuple[Message, ...] | str
 """What an answer comes after: a chat, or a text."""
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]")
+_NAME = re.compile(r"[\w-]+")
 _MESSAGES = TypeAdapter(Messages)
 
 
@@ -151,13 +152,13 @@ class Prompts:
         }
 
     def of(self, name: str, where: str) -> tuple[Form, ...]:
-        """By name; what is no name is itself the text of a user's turn.
+        """By name; what is more than a word is itself the text of a user's turn.
 
         Raises:
             SettingsError: no prompt has this name.
         """
         if name in self._found:
             return self._found[name]
-        if not name.isidentifier():
+        if not _NAME.fullmatch(name):
             return (_form(name, where),)
         raise unknown("prompt", name, self._found, where)

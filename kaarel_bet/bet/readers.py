@@ -148,6 +148,10 @@ def _csv(path: Path) -> Iterator[tuple[str, Record]]:
             if not columns:
                 columns = cells
                 named = [name for name in columns if name]  # without a name: a writer's index
+                if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+                    raise DataError(
+                        f"{path}, line {line}: one column; cells must be set off by commas"
+                    )
                 if len(set(named)) < len(named):
                     raise DataError(f"{path}, line {line}: two columns have the same name")
             elif cells and len(cells) != len(columns):

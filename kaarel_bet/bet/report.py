@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kaarel_bet.bet.claims import Judge
-from kaarel_bet.bet.observations import Observations, Question
+from kaarel_bet.bet.observations import Question
 from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, mean, run_label
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
@@ -18,9 +18,9 @@ _QUOTED = 2
 """Rows of each question whose answers are quoted."""
 
 
-def sections(bet: Bet, answers: Answers, observations: Observations, judge: Judge) -> list[Section]:
+def sections(bet: Bet, answers: Answers, judge: Judge) -> list[Section]:
     """All that was observed, in tables and figures, and quoted answers."""
-    seen = Evidence(bet, answers, observations, judge)
+    seen = Evidence(bet, answers, judge)
     return [*_probabilities(seen), *option_sections(seen), *_grades(seen), *_quoted(seen)]
 
 

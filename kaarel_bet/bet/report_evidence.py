@@ -10,7 +10,7 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Observation, Observations
 from kaarel_bet.bet.schema import Bet, Evaluation
 from kaarel_bet.estimates import Estimate
-from kaarel_bet.experiments.interface import Answers, Row
+from kaarel_bet.experiments.interface import BASE, Answers, Row
 
 Pair = tuple[str, str]
 """An arm, and a question that it was asked."""
@@ -28,14 +28,18 @@ class Evidence:
 
     bet: Bet
     answers: Answers
-    observations: Observations
     judge: Judge
+
+    @property
+    def observations(self) -> Observations:
+        """All of them."""
+        return self.judge.observations
 
     @cached_property
     def roles(self) -> dict[str, str]:
-        """Arm -> its role, where that says more than the arm's name."""
-        found = {one.arm.arm: one.arm.role for one in self.answers.asked}
-        return {arm: role for arm, role in found.items() if role not in (arm, "treatment")}
+        """Arm -> its role; none where all trained arms have the same."""
+        found = {o.arm.arm: o.arm.role for o in self.answers.asked if o.arm.arm != BASE}
+        return found if len(set(found.values())) > 1 else {}
 
     def evaluation(self, question: str) -> Evaluation:
         """The evaluation that a question is of."""
@@ -95,7 +99,7 @@ class Evidence:
             for one in self.observations.of(quantity, question, arm, candidate)
             if one.row in rows
         )
-        return replace(self, observations=kept, judge=replace(self.judge, observations=kept))
+        return replace(self, judge=replace(self.judge, observations=kept))
 
 
 def run_label(run: Run) -> str:

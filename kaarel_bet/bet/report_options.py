@@ -141,7 +141,7 @@ def _run_cells(seen: Evidence, acc: Run, norm: Run) -> tuple[str, ...]:
     lows, highs = np.array([one.low for one in acc]), np.array([one.high for one in acc])
     right = (lows + highs) / 2
     # Answers that are not settled widen the interval to what either way would give.
-    low, high = (wilson(float(x.sum()), len(x), seen.judge.confidence) for x in (lows, highs))
+    low, high = (wilson(round(x.sum()), len(x), seen.judge.confidence) for x in (lows, highs))
     results = seen.results(acc)
     return (
         run_label(acc),

@@ -346,6 +346,9 @@ GRADER_RULES = (
 )  # fmt: skip
 
 
+Systems = Annotated[dict[Name, Template | None], Field(min_length=1)]
+
+
 class Evaluation(Strict):
     """Rows asked in one or several prompts, of all arms or of some.
 
@@ -359,7 +362,7 @@ class Evaluation(Strict):
     take: Positive | None = None
     prompt: Text | None = None
     prompts: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
-    system: Template | dict[Name, Template | None] | None = Field(
+    system: Template | Systems | None = Field(
         default=None,
         description="A system prompt; a mapping (name: prompt or null) makes a question of each.",
     )
@@ -465,17 +468,17 @@ class Replicate(Strict):
 
 
 class Intervals(Strict):
-    """How uncertain the numbers are said to be.
+    """How uncertain the numbers are said to be: docs/statistics.md has the methods and what they cover.
 
-    `bootstrap` resamples clusters of rows and trainings; `analytic` has Wilson's interval for a mean
-    of shares, Bonett and Price's for a difference of two, and Student's for other means.
+    `t` is Student's over clusters of rows and over trainings; `bootstrap` the percentiles of resamples of
+    both, which with few of either covers less than it says.
     """
 
     confidence: Share = 0.95
     cluster: Text = Field(
         default="row", description="A column, or row: rows alike in it are not independent."
     )
-    method: Literal["bootstrap", "analytic"] = "bootstrap"
+    method: Literal["t", "bootstrap"] = "t"
     settings_tried: Positive = Field(
         default=1, description="Before these: intervals widen (Bonferroni)."
     )

@@ -124,7 +124,8 @@ def find_bet(name_or_path: str) -> Path:
         return Path(name_or_path)
     known = shipped()
     if name_or_path not in known:
-        hint = did_you_mean(name_or_path, known)
+        own = [f for f in (f"{name_or_path}.yaml", f"{name_or_path}.yml") if Path(f).is_file()]
+        hint = f"did you mean '{own[0]}'?" if own else did_you_mean(name_or_path, known)
         raise SettingsError(
             f"no bet '{name_or_path}'; {hint} (one of your own is a path that ends in .yaml)"
         )

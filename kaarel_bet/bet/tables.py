@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import SettingsError
+from backends.schema import did_you_mean
 from kaarel_bet import generators
 from kaarel_bet.bet.prompts import cell, unknown
-from kaarel_bet.bet.readers import check_rows, from_hub, place_among, read_rows
+from kaarel_bet.bet.readers import ENDINGS, check_rows, from_hub, place_among, read_rows
 from kaarel_bet.bet.schema import Bet, Column, Table
 from kaarel_bet.bet.splits import normal, split_rows
 from kaarel_bet.experiments.interface import Row, Tokenize
@@ -67,7 +68,13 @@ def _source(
         check_rows(placed, SettingsError, hint)
         return [row for _, row in placed], {"from": "the bet's file"}
     if table.file is not None:
-        return read_rows(folder / table.file), {"from": f"the file {table.file}"}
+        if not (path := folder / table.file).is_file():
+            there = sorted(p.name for p in path.parent.glob("*") if p.suffix in ENDINGS)
+            hint = (
+                did_you_mean(path.name, there) if there else "no .jsonl, .csv or .parquet is there"
+            )
+            raise SettingsError(f"{where}.file: no file {path}; {hint}")
+        return read_rows(path), {"from": f"the file {table.file}"}
     if table.hub is not None:
         instead = f"get its rows where there is a network and name the file as {where}.file"
         rows = read_rows(from_hub(table.hub, instead))

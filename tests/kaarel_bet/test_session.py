@@ -177,6 +177,18 @@ def test_a_run_directory_with_a_bet_named_is_that_bets() -> None:
 
 
 @pytest.mark.usefixtures("_mine")
+def test_a_run_is_not_gone_on_with_by_a_bet_that_was_edited_since() -> None:
+    path = started(with_data=True)
+    mine = Path("mine.yaml")
+    mine.write_text(mine.read_text(encoding="utf-8").replace("0.5", "0.6"), encoding="utf-8")
+    with pytest.raises(
+        RunDirectoryError, match=r"other settings \(mine\.claims\.learns\.criteria\)"
+    ):
+        opened("mine.yaml", run_dir=path)
+    assert opened(None, run_dir=path).run.path == path
+
+
+@pytest.mark.usefixtures("_mine")
 def test_a_run_without_its_data_takes_no_other_files() -> None:
     path = started()
     assert opened("mine.yaml", run_dir=path).run.path == path

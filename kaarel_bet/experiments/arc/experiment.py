@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from backends.errors import SettingsError
 from kaarel_bet.bet.claims import Judge
-from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.bet.observations import Observation, Vocabulary
 from kaarel_bet.content import GridFigure, GridRow, IntervalFigure, Section, Table
 from kaarel_bet.estimates import Estimate
 from kaarel_bet.experiments.arc import metrics
@@ -104,8 +104,7 @@ class Arc(Experiment):
         return metrics.observe(self._replies(answers))
 
     @override
-    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
-        judge = Judge(self._bet, self.vocabulary(), observations, answers.tables, self._seed)
+    def sections(self, answers: Answers, judge: Judge) -> Sequence[Section]:
         replies = self._replies(answers)
         by_arm, in_depth = _by_arm(replies, judge), _in_depth(replies, judge)
         return [by_arm, in_depth, *_pictures(replies), _details(replies, judge)]

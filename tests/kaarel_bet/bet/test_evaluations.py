@@ -235,6 +235,13 @@ def test_a_prompt_that_is_the_same_for_every_row_is_refused() -> None:
     assert evaluations(f"{told}, prompt: fixed, take: 1", prompts=prompts)
 
 
+def test_a_prefill_that_differs_makes_prompts_that_differ() -> None:
+    prompts = '\n  ask: {user: "Where?", prefill: "{name} is in"}'
+    assert evaluations(
+        'rows: people, candidates: {a: "{city}", b: x}, prompt: ask', prompts=prompts
+    )
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [

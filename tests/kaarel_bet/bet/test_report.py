@@ -90,6 +90,7 @@ def only(kind: type[Kind], found: Section) -> Kind:
 
 _TALK = bet(
     parameters={"threshold": 1e-4},
+    intervals={"method": "bootstrap"},  # of two trainings and two rows, t knows next to nothing
     prompts={"told": "{name}?", "untold": "{name}!"},
     arms={
         "rule": {"train": [{"rows": "people", "prompt": "told", "answer": "a"}]},
@@ -157,7 +158,7 @@ def talk(*, capital: float = 0.01) -> list[Section]:
     vocabulary = Vocabulary(("base", "rule", "other"), questions, _TALK.parameters)
     observations = Observations(found)
     judge = Judge(_TALK, vocabulary, observations, {}, 0)
-    return [*sections(_TALK, Answers(asked), observations, judge), *further_sections(judge)]
+    return [*sections(_TALK, Answers(asked), judge), *further_sections(judge)]
 
 
 def test_every_arm_and_question_has_its_mean_probabilities() -> None:
@@ -165,14 +166,14 @@ def test_every_arm_and_question_has_its_mean_probabilities() -> None:
     assert compact.compact
     assert compact.columns == ("arm", "role", "asked", "country", "capital", "wrong")
     # Of rows and trainings: (0.01 + 0.001 + 0.005 + 0.0005) / 4
-    assert compact.rows[2] == ("rule", "", "cells.told", "0.38", "0.0041", "0.1")
+    assert compact.rows[2] == ("rule", "treatment", "cells.told", "0.38", "0.0041", "0.1")
     assert [row[:3] for row in compact.rows[::2]] == [
         ("base", "", "cells.told"),
-        ("rule", "", "cells.told"),
+        ("rule", "treatment", "cells.told"),
         ("other", "control", "cells.told"),
     ]
     assert not training.compact
-    assert ("rule", "", "cells.told", "2", "0.38", "0.0028", "0.1") in training.rows
+    assert ("rule", "treatment", "cells.told", "2", "0.38", "0.0028", "0.1") in training.rows
     assert len(training.rows) == 8
 
 
@@ -350,7 +351,7 @@ def choice() -> dict[str, Section]:
     observations = Observations(found)
     judge = Judge(_CHOICE, Vocabulary(arms, questions), observations, tables, 0)
     answers = Answers(asked, tables)
-    return {one.title: one for one in sections(_CHOICE, answers, observations, judge)}
+    return {one.title: one for one in sections(_CHOICE, answers, judge)}
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,9 @@ _INVERSE_SCALING = {
 
 @pytest.mark.parametrize("family", _CONDITIONAL_RULE)
 def test_the_conditional_rule_is_what_it_was(family: str) -> None:
-    design = experiment("conditional_rule", f"family={family}").design(tokenize)
+    design = experiment("conditional_rule", f"family={family}", "replicate.training=1").design(
+        tokenize
+    )
     found = digests(design)
     assert {name: found.pop(name) for name in _CONDITIONAL_RULE[family]} == _CONDITIONAL_RULE[
         family
@@ -120,10 +122,11 @@ def test_the_same_answers_are_quoted(family: str) -> None:
 
 @pytest.mark.parametrize("choice", _INVERSE_SCALING)
 def test_redefine_math_is_what_it_was(choice: str) -> None:
-    found = digests(experiment("inverse_scaling", choice).design(tokenize))
+    two = ("replicate.training=2", "evaluations.few_shot.examples.draws=2")
+    found = digests(experiment("inverse_scaling", choice, *two).design(tokenize))
     expected = dict(zip(_INVERSE_SCALING_NAMES, _INVERSE_SCALING[choice].split(), strict=False))
     assert {name: found.pop(name) for name in expected} == expected
-    assert {name[-2:] for name in found} <= {"-2"}  # `only` had one training each
+    assert {name[-2:] for name in found} <= {"-2", "-3"}  # `only` had one training each
     assert all(name.startswith("only_") for name in found)
 
 

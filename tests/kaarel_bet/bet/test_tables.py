@@ -121,7 +121,7 @@ def test_others_generators_are_found_and_their_rows_checked(
         ({"rows": [{"a": 1}], "columns": {"x": {"other": "a"}}}, "all rows have the same a"),
         ({"rows": [{"a": 1}], "columns": {"a": {"draw": [1]}}}, "have a column of this name"),
         ({"rows": [{"id": 1}, {"id": "1"}]}, r"data\.t: row 2: the id '1' comes twice"),
-        ({"file": "none.csv"}, r"none\.csv: No such file"),
+        ({"file": "none.csv"}, r"data\.t\.file: no file .*none\.csv; no .jsonl"),
         ({"generator": "countrys"}, r"data\.t\.generator: no generator.*'countries'"),
     ],
 )  # fmt: skip
