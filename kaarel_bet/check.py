@@ -15,15 +15,15 @@ from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, Tra
 from backends.errors import DataError
 from backends.interface import Backend, Estimate, FineTuneJob
 from backends.jsonl import dumps
-from kaarel_bet.bet.claims import in_words
-from kaarel_bet.bet.observations import Vocabulary
+from kaarel_bet.bet.claims import FEWEST_TRAININGS, Judge, in_words
+from kaarel_bet.bet.observations import BASE, Vocabulary
+from kaarel_bet.bet.planning import SUPPOSED, detectable, structure
 from kaarel_bet.bet.schema import BetBase, NoLeak
 from kaarel_bet.experiments.interface import Arm, Design, Evaluation
 from kaarel_bet.session import Session
 
 _BEGINNING, _END = 600, 200
 """How much of a long text is shown."""
-_ENOUGH_TRAININGS = 3
 
 
 def check(session: Session) -> None:
@@ -38,6 +38,7 @@ def check(session: Session) -> None:
         _arms(plan),
         _questions(plan, vocabulary),
         _claims(bet, vocabulary),
+        _power(plan, vocabulary),
         _totals(plan, training, asking),
         _notes(plan, bet, asking),
     ):
@@ -220,6 +221,16 @@ def _claims(bet: BetBase, vocabulary: Vocabulary) -> Iterator[str]:
         yield f"\nwhere {_assigned(vocabulary.parameters)}"
 
 
+def _power(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:
+    """What the declared rows and trainings can show."""
+    observed = structure(plan.session.experiment, plan.design)
+    judge = Judge(plan.session.settings.bet, vocabulary, observed, plan.design.tables, 0)
+    found = detectable(judge)
+    yield f"\nwhat can be shown, {SUPPOSED}"
+    yield from (f"  {one.words}" for one in found)
+    yield from (f"note: {one.warning}" for one in found if one.warning)
+
+
 def _totals(
     plan: _Plan, training: Sequence[Estimate], asking: Mapping[str, Estimate]
 ) -> Iterator[str]:
@@ -243,10 +254,11 @@ def _notes(plan: _Plan, bet: BetBase, asking: Mapping[str, Estimate]) -> Iterato
             )
     if unbuilt := plan.session.experiment.unbuilt():
         yield f"note: `run` refuses this bet: {unbuilt}"
-    if len(plan.replicates) > 1 and bet.replicate.training < _ENOUGH_TRAININGS:
+    few = [arm for arm, n in plan.replicates.items() if arm != BASE and len(n) < FEWEST_TRAININGS]
+    if few:
         yield (
-            "note: two trainings of one arm can differ more than rows do; replicate: {training: 3} "
-            "tells more of that (intervals over few trainings cover less than they say)"
+            f"note: {', '.join(few)}: trained less than {FEWEST_TRAININGS} times; a claim about such "
+            f"an arm gets no verdict (replicate: {{training: {FEWEST_TRAININGS}}})"
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet new|check|run|generate_data|train|test|report|note|bets|jobs|serve`.
+"""The command line: `kaarel-bet new|check|run|sweep|generate_data|train|test|report|note|bets|jobs|serve`.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -23,6 +23,7 @@ from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import report
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session, settings_of_files
+from kaarel_bet.sweep import sweep
 from kaarel_bet.test import test
 from kaarel_bet.train import train
 
@@ -77,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _, command, _ = _OTHERS[options.command]
             command(options)
             return 0
+        if options.command == "sweep":
+            session = sweep(partial(_open, options, console))
+            print(session.run.path, flush=True)
+            return 0
         session = _open(options, console)
         step = partial(_note, text=options.text) if options.command == "note" else None
         step = step or _STEPS[options.command][0]
@@ -105,7 +110,7 @@ def _load_environment(path: Path) -> None:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def _open(options: argparse.Namespace, console: Console) -> Session:
+def _open(options: argparse.Namespace, console: Console, further: Sequence[str] = ()) -> Session:
     if options.bet and options.experiment not in (None, options.bet):
         raise SettingsError(f"{options.bet} and --experiment {options.experiment}: name one bet")
     experiment, run_dir = options.bet or options.experiment, options.run_dir
@@ -118,7 +123,7 @@ def _open(options: argparse.Namespace, console: Console) -> Session:
         experiment=experiment,
         backend=options.backend,
         run_dir=run_dir,
-        assignments=options.set,
+        assignments=[*options.set, *further],
         assume_yes=options.yes,
         console=console,
     )
@@ -179,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, parents=parents, help=what, description=f"{name}: {what}.")
     what = "say something about a run, to stand beside its verdict"
     commands.add_parser("note", parents=[text, *parents], help=what, description=f"note: {what}.")
+    what = "run the bet at every combination of its sweep's settings, and decide on the best"
+    commands.add_parser("sweep", parents=parents, help=what, description=f"sweep: {what}.")
     for name, (add_arguments, _, what) in _OTHERS.items():
         own = [] if name in ("bets", "new") else [settings]
         add_arguments(

@@ -11,10 +11,19 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Observations
 from kaarel_bet.bet.report import further_sections
 from kaarel_bet.claims import Verdicts
+from kaarel_bet.experiments.interface import Answers
 from kaarel_bet.rendering.document import Document, training_curves, what_was_run
 from kaarel_bet.rendering.terminal import print_report
 from kaarel_bet.session import Session
 from kaarel_bet.test import test
+
+
+def judged(session: Session, answers: Answers) -> Judge:
+    """Who decides the bet's claims on what was answered."""
+    experiment = session.experiment
+    observations = Observations(experiment.observe(answers))
+    seed = session.settings.general.seed
+    return Judge(experiment.bet, experiment.vocabulary(), observations, answers.tables, seed)
 
 
 def report(session: Session) -> None:
@@ -22,9 +31,7 @@ def report(session: Session) -> None:
     test(session)
     run, experiment = session.run, session.experiment
     answers = run.answers()
-    observations = Observations(experiment.observe(answers))
-    seed = session.settings.general.seed
-    judge = Judge(experiment.bet, experiment.vocabulary(), observations, answers.tables, seed)
+    judge = judged(session, answers)
     manifest = run.manifest()
     models = {arm.name: run.model(arm.name) for arm in manifest.arms if arm.training_file}
     document = Document(
@@ -34,6 +41,7 @@ def report(session: Session) -> None:
         sections=(
             *experiment.sections(answers, judge),
             *further_sections(judge),
+            *((tried.section,) if (tried := run.tried()) else ()),
             training_curves(manifest.arms, models),
             *what_was_run(manifest, models, session.settings.frozen(), run.data_files()),
         ),
@@ -46,7 +54,7 @@ def report(session: Session) -> None:
         figures, markdown, html = render(document)
         verdicts = Verdicts(verdicts=tuple(document.verdicts))
         with run.writing():
-            run.write_report(verdicts, figures, markdown, html, observations.as_csv())
+            run.write_report(verdicts, figures, markdown, html, judge.observations.as_csv())
         session.say(f"report: {run.path / 'report.html'}")
     print_report(document, Console(emoji=False))
 

@@ -33,6 +33,7 @@ from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
 from backends.schema import Strict, explain
 from kaarel_bet.claims import Verdicts
+from kaarel_bet.content import Section, Table
 from kaarel_bet.experiments.interface import Answers, Arm, Asked, Evaluation, Row
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry, FollowUps, Kind, Manifest
 from kaarel_bet.yaml_files import read
@@ -62,6 +63,21 @@ class Note(Strict):
 
     written: str
     text: str
+
+
+class Tried(Strict):
+    """The settings that were tried before a run's, of which its are the best."""
+
+    text: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def section(self) -> Section:
+        """As the report shows them."""
+        return Section(
+            "Settings that were tried", self.text, [Table(self.columns, self.rows, compact=True)]
+        )
 
 
 _NOTE = TypeAdapter(Note)
@@ -413,6 +429,15 @@ class RunDirectory:
         (self.path / "verdict.json").unlink(missing_ok=True)
         with AppendOnlyFile(self._notes_path) as file:
             file.append([Note(written=datetime.now(UTC).isoformat(timespec="seconds"), text=text)])
+
+    def write_tried(self, tried: Tried) -> None:
+        """Writes down what else was tried before this run."""
+        write_text(self.path / "tried.json", tried.model_dump_json(indent=2) + "\n")
+
+    def tried(self) -> Tried | None:
+        """What else was tried before this run, if it is a sweep's. Raises RunDirectoryError."""
+        path = self.path / "tried.json"
+        return _read(path, Tried) if path.exists() else None
 
     @property
     def _notes_path(self) -> Path:

@@ -97,9 +97,14 @@ def check_arms(bet: Bet, prompts: Prompts) -> None:
                 raise SettingsError(f"{where}.system: goes with a chat; its prompt is a text")
 
 
-def trainings(bet: Bet, entry: str) -> int:
-    """How often an arm is trained."""
-    return bet.arms[entry].trainings or bet.replicate.training
+def replicates(bet: Bet, entry: str) -> range:
+    """Of an arm's trainings."""
+    own = bet.arms[entry].trainings
+    return (
+        bet.replicate.numbers
+        if own is None
+        else range(bet.replicate.first, bet.replicate.first + own)
+    )
 
 
 def _check_start(variant: Variant, found: Sequence[Variant], bet: Bet) -> None:
@@ -114,7 +119,7 @@ def _check_start(variant: Variant, found: Sequence[Variant], bet: Bet) -> None:
         if entry in entries[:-1]:
             circle = " -> ".join(entries[entries.index(entry) :])
             raise SettingsError(f"{where}: arms start from each other in a circle: {circle}")
-        if trainings(bet, entry) < trainings(bet, entries[-2]):
+        if len(replicates(bet, entry)) < len(replicates(bet, entries[-2])):
             raise SettingsError(f"{where}: {start} has fewer trainings; give both as many")
 
 
@@ -152,10 +157,10 @@ class Trainer:
         made = (
             self._trained(one, replicate)
             for one in variants(self.bet)
-            for replicate in range(1, trainings(self.bet, one.entry) + 1)
+            for replicate in replicates(self.bet, one.entry)
         )
         found = [one for one in made if one is not None]
-        there = {one.arm.name for one in found}
+        there = {one.arm.arm for one in found}
         for entry, start in ((e, a.starts_from) for e, a in self.bet.arms.items()):
             if start is not None and start not in there:
                 what = f"{start} is not made: too few values have rows enough"

@@ -12,13 +12,14 @@ Several claims share one rate (Holm 1979, Scand. J. Stat. 6).
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from backends.schema import did_you_mean
-from kaarel_bet.bet.evaluation import Evaluator, beyond_range, foregone
+from kaarel_bet.bet.evaluation import Evaluator, beyond_range, distance, foregone
 from kaarel_bet.bet.expressions import (
     Aggregate,
     Comparing,
@@ -83,6 +84,9 @@ def check_claims(bet: BetBase, vocabulary: Vocabulary) -> None:
         if unknown:
             hint = did_you_mean(min(unknown), bet.checks)
             raise ExpressionError(f"no check '{min(unknown)}'; {hint}", ("claims", name, "checks"))
+    if bet.sweep is not None and bet.sweep.best_for not in bet.claims:
+        hint = did_you_mean(bet.sweep.best_for, bet.claims)
+        raise ExpressionError(f"no claim '{bet.sweep.best_for}'; {hint}", ("sweep", "best_for"))
     for name, check in bet.checks.items():
         if isinstance(check, NoLeak):
             _check_tables(bet, check, ("checks", name))
@@ -197,6 +201,30 @@ class ReadingFound:
 _OUTCOMES: dict[bool | None, Outcome] = {True: "holds", False: "fails", None: "undecided"}
 
 
+@dataclass(frozen=True)
+class Agreed:
+    """A criterion as an expression compared with a number."""
+
+    node: Node
+    comparison: Comparison
+    threshold: float
+    text: str
+
+    @classmethod
+    def of(cls, comparing: Comparing) -> "Agreed":
+        """Of any comparison: that of two expressions is about their difference."""
+        right = as_constant(comparing.right)
+        if right is not None:
+            return cls(comparing.left, comparing.comparison, right, comparing.text)
+        left = as_constant(comparing.left)
+        if left is not None:
+            opposite = _OPPOSITE[comparing.comparison]
+            return cls(comparing.right, opposite, left, comparing.right_text)
+        difference = Operation("-", comparing.left, comparing.right, "number")
+        text = f"{comparing.text} - ({comparing.right_text})"
+        return cls(difference, comparing.comparison, 0.0, text)
+
+
 @dataclass
 class Judge:
     """Decides one bet's claims on one run's observations."""
@@ -252,17 +280,31 @@ class Judge:
 
     def thresholds(self) -> dict[str, float]:
         """Label -> the level that a criterion compares one aggregated probability with."""
-        found: dict[str, float] = {}
-        for claim in self.bet.claims.values():
+        return {
+            f"threshold {one.threshold:g}": one.threshold
+            for one, _ in self.agreed()
+            if isinstance(one.node, Aggregate)
+            and one.threshold
+            and all(isinstance(a, Observed) and a.exponential for a in one.node.arguments)
+        }
+
+    def margin(self, claim: str) -> float:
+        """How far the criterion that is worst met is on its side, in half-widths of its interval."""
+        found = []
+        for one, tail in self.agreed(claim):
+            half, is_log = self.evaluator.half_width(one.node, tail)
+            value = self.evaluator.value(one.node)
+            ahead = distance(value, one.threshold, is_log=is_log)
+            ahead *= 1 if one.comparison in (">", ">=") else -1
+            found.append(ahead / half if half else math.copysign(math.inf, ahead))
+        return min(found)
+
+    def agreed(self, name: str | None = None) -> Iterator[tuple[Agreed, float]]:
+        """A claim's criteria, or all of them, and what is outside of their intervals on either side."""
+        for claim in self.bet.claims.values() if name is None else [self.bet.claims[name]]:
+            tail = self._tail(claim.criteria, self.rate)
             for _, text in _expressions(claim.criteria, ("criteria",)):
-                comparing = parse_criterion(text, self.vocabulary)
-                level = as_constant(comparing.right)
-                match comparing.left:
-                    case Aggregate(arguments=(Observed(exponential=True),)) if level:
-                        found[f"threshold {level:g}"] = level
-                    case _:
-                        pass
-        return found
+                yield Agreed.of(parse_criterion(text, self.vocabulary)), tail
 
     # --- claims ------------------------------------------------------------------------------------
 
@@ -335,8 +377,9 @@ class Judge:
         return tuple(dict.fromkeys(criteria)), holds
 
     def _criterion(self, comparing: Comparing, tail: float) -> Criterion:
-        node, sign, threshold, text = _against_constant(comparing)
-        return criterion(text, self._estimate(node, tail), sign, threshold)
+        agreed = Agreed.of(comparing)
+        estimate = self._estimate(agreed.node, tail)
+        return criterion(agreed.text, estimate, agreed.comparison, agreed.threshold)
 
     def _estimate(self, node: Node, tail: float) -> Estimate:
         if self.bet.intervals.method == "bootstrap":
@@ -400,20 +443,18 @@ class Judge:
         overturned: list[str] = []
         shares: list[str] = []
         n_left_out = 0
-        for claim in self.bet.claims.values():
-            tail = self._tail(claim.criteria, self.rate)
-            for _, text in _expressions(claim.criteria, ("criteria",)):
-                node, sign, threshold, name = _against_constant(
-                    parse_criterion(text, self.vocabulary)
-                )
-                whole = self._estimate(node, tail)
-                agreed = settled(whole.low, whole.high, sign, threshold)
-                shares += self._largest_shares(node)
-                by = self.bet.intervals.method == "bootstrap"
-                for cluster, low, high in self.evaluator.without_each(node, tail, bootstrap=by):
-                    n_left_out += 1
-                    if agreed is not None and settled(low, high, sign, threshold) != agreed:
-                        overturned.append(f"without {cluster}, {name} is {low:.2g} to {high:.2g}")
+        by = self.bet.intervals.method == "bootstrap"
+        for one, tail in self.agreed():
+            whole = self._estimate(one.node, tail)
+            agreed = settled(whole.low, whole.high, one.comparison, one.threshold)
+            shares += self._largest_shares(one.node)
+            for cluster, low, high in self.evaluator.without_each(one.node, tail, bootstrap=by):
+                n_left_out += 1
+                if (
+                    agreed is not None
+                    and settled(low, high, one.comparison, one.threshold) != agreed
+                ):
+                    overturned.append(f"without {cluster}, {one.text} is {low:.2g} to {high:.2g}")
         detail = (
             "no single one's absence overturns a criterion" if n_left_out else "there is only one"
         )
@@ -447,19 +488,6 @@ def _all(parts: Sequence[bool | None]) -> bool | None:
 
 def _any(parts: Sequence[bool | None]) -> bool | None:
     return True if True in parts else None if None in parts else False
-
-
-def _against_constant(comparing: Comparing) -> tuple[Node, Comparison, float, str]:
-    """A comparison as (expression, sign, number, words)."""
-    right = as_constant(comparing.right)
-    if right is not None:
-        return comparing.left, comparing.comparison, right, comparing.text
-    left = as_constant(comparing.left)
-    if left is not None:
-        return comparing.right, _OPPOSITE[comparing.comparison], left, comparing.right_text
-    text = f"{comparing.text} - ({comparing.right_text})"
-    difference = Operation("-", comparing.left, comparing.right, "number")
-    return difference, comparing.comparison, 0.0, text
 
 
 def in_words(condition: Condition) -> str:

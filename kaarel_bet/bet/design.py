@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from backends.data import CandidateScore, ScoringResult
 from backends.errors import SettingsError
-from kaarel_bet.bet.arms import Trainer, check_arms, trainings, variants
+from kaarel_bet.bet.arms import Trainer, check_arms, replicates, variants
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.evaluations import Asker, Asking, askings
 from kaarel_bet.bet.graders import check_graders, grade, graders_of, range_of, unbuilt_graders
@@ -69,7 +69,9 @@ class BetExperiment(Experiment):
             arms=[BASE, *(one.name for one in variants(self._bet))],
             questions={asked.name: _question(self._bet, asked) for asked in self._askings},
             parameters=self._bet.parameters,
-            trainings={one.name: trainings(self._bet, one.entry) for one in variants(self._bet)},
+            trainings={
+                one.name: len(replicates(self._bet, one.entry)) for one in variants(self._bet)
+            },
         )
 
     @override

@@ -79,6 +79,13 @@ class Evaluator:
         """
         return Estimate(self.value(node), *self._interval(node, tail))
 
+    def half_width(self, node: Node, tail: float) -> tuple[float, bool]:
+        """Of its interval, and whether that is of its logarithm."""
+        if not _resampled(node):
+            return 0.0, False
+        low, high = self._spread(node, None)
+        return (low.distance(tail, -1) + high.distance(tail, 1)) / 2, _is_positive(node)
+
     def bootstrap(self, node: Node, tail: float) -> Estimate:
         """The same with a percentile interval, which knows too little of few trainings and few rows."""
         resamples = self._resamples(node)
@@ -143,7 +150,11 @@ class Evaluator:
             return sample.of_runs() if is_mean and one_question else sample
 
         def padded(rows: "Node | Comparing") -> Sample:
-            return plain(rows).padded(pads[rows]) if rows in pads else plain(rows)
+            sample = plain(rows)
+            if rows not in pads:
+                return sample
+            is_clustered = sample.n_clusters < sample.low.shape[1]
+            return sample.padded(pads[rows][:2] if is_clustered else pads[rows])
 
         means = _means(node)
         samples = [padded(rows) for rows in arguments]
@@ -222,6 +233,14 @@ class _End:
         return math.hypot(max(0.0, sign * (self.padded - self.at) + rows), runs)
 
 
+def distance(value: float, other: float, *, is_log: bool) -> float:
+    """By how much a value is above another, or its logarithm above the other's."""
+    if not is_log:
+        return value - other
+    low, high = (min(max(x, _LEAST), _MOST) for x in (other, value))
+    return math.log(high) - math.log(low)
+
+
 _Of = Callable[["Node | Comparing"], Sample]
 """Row expression -> its rows."""
 
@@ -274,7 +293,7 @@ def _pads(node: Node) -> dict["Node | Comparing", tuple[float, ...]]:
     """Rows to add where means are of bounded values, so that rows that never differ are not taken as sure.
 
     Two at either bound for one share (Agresti & Coull 1998, Am. Stat. 52), for a difference one of each
-    sign (Bonett & Price 2012, J. Educ. Behav. Stat. 37).
+    sign (Bonett & Price 2012, J. Educ. Behav. Stat. 37); of whole clusters one at either bound.
     """
     found = list(dict.fromkeys(a for a in _means(node) if np.isfinite(range_of(a)).all()))
     pads: dict[Node | Comparing, tuple[float, ...]] = {}

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 
 import numpy as np
@@ -88,6 +88,10 @@ class Observations:
         """What there are observations of, in the order they came."""
         return list(self._found)
 
+    def all(self) -> Iterator[Observation]:
+        """Every one."""
+        return (one for found in self._found.values() for one in found)
+
     def of(self, quantity: str, question: str, arm: str, candidate: str = "") -> list[Observation]:
         """The observations of one quantity, in the order they came."""
         return self._found.get((quantity, candidate, question, arm), [])
@@ -120,8 +124,7 @@ class Observations:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(column.name for column in fields(Observation))
-        for found in self._found.values():
-            writer.writerows(astuple(one) for one in found)
+        writer.writerows(astuple(one) for one in self.all())
         return text.getvalue()
 
 

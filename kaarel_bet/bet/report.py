@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Question
+from kaarel_bet.bet.planning import SUPPOSED, detectable
 from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, mean, run_label
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
@@ -26,7 +27,16 @@ def sections(bet: Bet, answers: Answers, judge: Judge) -> list[Section]:
 
 def further_sections(judge: Judge) -> list[Section]:
     """What a bet asks for beside its claims, also one whose answers are shown by code of its own."""
-    return [*_also(judge), *_readings(judge)]
+    return [*_also(judge), *_readings(judge), *_planned(judge)]
+
+
+def _planned(judge: Judge) -> Iterator[Section]:
+    """What could have been known before training."""
+    found = detectable(judge)
+    lines = [(one.words, one.warning or "") for one in found]
+    if lines:
+        text = f"Before anything was trained, by the declared rows and trainings, {SUPPOSED}."
+        yield Section("What could be shown", text, [Table(("criterion", "warning"), lines)])
 
 
 # --- what was observed -------------------------------------------------------------------------------
@@ -160,9 +170,10 @@ def _quoted(seen: Evidence) -> Iterator[Section]:
     """The first rows of every question that is answered in words, as each arm's first training did."""
     asked: defaultdict[str, list[Asked]] = defaultdict(list)
     for one in seen.answers.asked:
-        _, replicate, question, draw = one.run
-        if one.evaluation.kind == "generation" and replicate == draw == 1:
-            asked[question].append(one)
+        if one.evaluation.kind == "generation":
+            there = asked[one.evaluation.question]
+            if one.arm.arm not in [o.arm.arm for o in there]:
+                there.append(one)
     transcripts = [
         Transcript(
             f"{question}: {result.id}",

@@ -92,13 +92,7 @@ class Evidence:
 
     def among(self, rows: set[str]) -> "Evidence":
         """The same of some rows alone."""
-        keys = self.observations.keys()
-        kept = Observations(
-            one
-            for quantity, candidate, question, arm in keys
-            for one in self.observations.of(quantity, question, arm, candidate)
-            if one.row in rows
-        )
+        kept = Observations(one for one in self.observations.all() if one.row in rows)
         return replace(self, judge=replace(self.judge, observations=kept))
 
 

@@ -119,6 +119,13 @@ class Split(Strict):
         return self
 
 
+class Keep(Strict):
+    """Some of the rows alone: the first share of them in a random order, or the others."""
+
+    share: Share
+    side: Literal["first", "others"] = "first"
+
+
 class Table(Strict):
     """Rows, from exactly one of `rows`, `file`, `hub` and `generator`.
 
@@ -134,6 +141,7 @@ class Table(Strict):
     hub: Hub | None = None
     generator: Text | None = None
     columns: dict[Name, Column] = Field(default_factory=dict)
+    keep: Keep | None = None
     split: Split | None = None
 
     @property
@@ -465,6 +473,14 @@ class Replicate(Strict):
     """How often every arm is trained, each time with rows, adapter and order of its own."""
 
     training: Positive = 1
+    first: Positive = Field(
+        default=1, description="The number of the first; from 4 on, none is one of the first three."
+    )
+
+    @property
+    def numbers(self) -> range:
+        """Of all of them."""
+        return range(self.first, self.first + self.training)
 
 
 class Intervals(Strict):
@@ -492,6 +508,35 @@ class Intervals(Strict):
                 f"settings_tried: intervals over {RESAMPLES:,} resamples at confidence "
                 f"{self.confidence:g} can't be widened for {self.settings_tried:,} settings, only for "
                 f"up to {most}"
+            )
+        return self
+
+
+class HoldOut(Strict):
+    """The winner is decided on rows that did not choose it: the share of a table that is held out."""
+
+    of: Text
+    hold_out: Share = 0.5
+
+
+class Sweep(Strict):
+    """The author's search: the bet at every combination of these settings, and what the best is worth.
+
+    Paths are those of the bet's keys (`arms.*.loss_on` is of every arm) or of a backend's settings.
+    """
+
+    settings: Annotated[
+        dict[Text, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)
+    ]
+    best_for: Text = Field(description="The claim whose criteria choose.")
+    confirm: HoldOut | None = None
+    correct: Literal["bonferroni"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.confirm is None) == (self.correct is None):
+            raise ValueError(
+                "give one of 'confirm' and 'correct': the best of several needs either"
             )
         return self
 
@@ -534,6 +579,7 @@ class BetBase(Strict):
     checks: dict[Name, Check] = Field(default_factory=dict)
     replicate: Replicate = Replicate()
     intervals: Intervals = Intervals()
+    sweep: Sweep | None = None
     report: Report = Report()
 
 

@@ -38,7 +38,7 @@ def make_tables(bet: Bet, folder: Path, tokenize: Tokenize, seed: int) -> Tables
     for name, table in bet.data.items():
         where = f"data.{name}"
         found, of_source = _source(table, folder, tokenize, seed, where)
-        made = _with_ids(_with_columns(found, table, name, seed, where), where)
+        made = _kept(_with_ids(_with_columns(found, table, name, seed, where), where), table, seed)
         rows[name] = made
         notes[f"table {name}"] = of_source | {"rows": len(made)}
         if table.split is not None:
@@ -136,6 +136,18 @@ def _list(value: object, key: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or not value:
         raise SettingsError(f"{key}: must be of a list with entries (got {value!r:.40})")
     return value
+
+
+def _kept(rows: list[Row], table: Table, seed: int) -> list[Row]:
+    """Those that `keep` says, in their order; of two rows or more there is one on either side."""
+    if table.keep is None or len(rows) < 2:
+        return rows
+    order = random.Random(f"keep/{seed}").sample(range(len(rows)), len(rows))
+    n = min(max(1, round(table.keep.share * len(rows))), len(rows) - 1)
+    first = set(order[:n])
+    return [
+        row for place, row in enumerate(rows) if (place in first) == (table.keep.side == "first")
+    ]
 
 
 def _with_ids(rows: list[dict[str, Any]], where: str) -> list[Row]:

@@ -69,7 +69,11 @@ _MEANS = {"median": "mean", "mean": "median"}
 
 
 def _with_means(bet: BetBase) -> BetBase:
-    text = re.sub(r"\b(mean|median)\b", lambda found: _MEANS[found[0]], bet.model_dump_json())
+    text = re.sub(
+        r"\b(mean|median)\b",
+        lambda found: _MEANS[found[0]],
+        bet.model_dump_json(exclude_defaults=True),
+    )
     return type(bet).model_validate_json(text)
 
 
