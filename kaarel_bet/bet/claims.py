@@ -46,6 +46,7 @@ from kaarel_bet.bet.schema import (
     NoLeak,
     Reading,
     Surely,
+    Sweep,
 )
 from kaarel_bet.bet.tables import check_no_leak
 from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, criterion, settled
@@ -84,9 +85,8 @@ def check_claims(bet: BetBase, vocabulary: Vocabulary) -> None:
         if unknown:
             hint = did_you_mean(min(unknown), bet.checks)
             raise ExpressionError(f"no check '{min(unknown)}'; {hint}", ("claims", name, "checks"))
-    if bet.sweep is not None and bet.sweep.best_for not in bet.claims:
-        hint = did_you_mean(bet.sweep.best_for, bet.claims)
-        raise ExpressionError(f"no claim '{bet.sweep.best_for}'; {hint}", ("sweep", "best_for"))
+    if bet.sweep is not None:
+        _check_sweep(bet, bet.sweep)
     for name, check in bet.checks.items():
         if isinstance(check, NoLeak):
             _check_tables(bet, check, ("checks", name))
@@ -126,6 +126,17 @@ def _check_replaced(reading: Reading, claim: Claim) -> None:
     for name in reading.replace:
         if all(replaced(text, {name: "x"}) == replaced(text, {}) for text in texts):
             raise ExpressionError(f"'{name}' stands in no criterion, so nothing would be replaced")
+
+
+def _check_sweep(bet: BetBase, sweep: Sweep) -> None:
+    if sweep.best_for not in bet.claims:
+        hint = did_you_mean(sweep.best_for, bet.claims)
+        raise ExpressionError(f"no claim '{sweep.best_for}'; {hint}", ("sweep", "best_for"))
+    tables = bet.data if isinstance(bet, Bet) else {}
+    if sweep.confirm is not None and sweep.confirm.of not in tables:
+        hint = did_you_mean(sweep.confirm.of, tables) if tables else "there is none"
+        where = ("sweep", "confirm", "of")
+        raise ExpressionError(f"no table '{sweep.confirm.of}'; {hint}", where)
 
 
 def _check_tables(bet: BetBase, check: NoLeak, path: KeyPath) -> None:

@@ -13,9 +13,8 @@ from backends.errors import DataError, SettingsError
 from backends.schema import did_you_mean
 from kaarel_bet import experiments
 from kaarel_bet.bet.expressions import ExpressionError
-from kaarel_bet.bet.moved import moved_to
 from kaarel_bet.bet.schema import Bet, BetBase, Dotted, Name, Text
-from kaarel_bet.documents import Document, Keys, Place, dotted
+from kaarel_bet.documents import Document, Keys, Place
 from kaarel_bet.generators.inverse_scaling import HUB
 from kaarel_bet.yaml_files import parse_value, read
 
@@ -157,11 +156,9 @@ def load_bet(
     if not isinstance(section, dict):
         raise config.error((str(name),), "must be a mapping of the bet's keys")
     given = [one for one in assignments if one.keys[0] == name]
-    _refuse_moved(config, str(name), (), section)
     for one in given:
         if len(one.keys) == 1:
             raise SettingsError(f"{one.place}: {name}: name a key of the bet, {name}.KEY=value")
-        _refuse_moved(None, str(name), one.keys[1:], one.value)
     chosen = _choose(document, config, section, given)
     for key, value in section.items():
         if key not in chosen:
@@ -216,16 +213,6 @@ def _choose(
             document.put(tuple(path.split(".")), value, document.place(at))
     document.remove(("choices",))
     return chosen
-
-
-def _refuse_moved(config: Document | None, name: str, keys: Keys, value: object) -> None:
-    """Says the new place of a key that the experiments had before bets were files."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _refuse_moved(config, name, (*keys, key), inner)
-    elif new := moved_to(name, dotted(keys), value):
-        place = config.place((name, *keys)) if config else Assignment.place
-        raise SettingsError(f"{place}: {name}.{dotted(keys)} is now {name}.{new}")
 
 
 def _digest(folder: Path, file: str) -> str | None:

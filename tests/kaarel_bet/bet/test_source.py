@@ -1,7 +1,6 @@
 """Bets as files: what is read, laid over and refused, and where each mistake is said to be."""
 
 import contextlib
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -143,30 +142,6 @@ def test_a_files_content_is_part_of_what_is_frozen() -> None:
 def test_a_bet_is_the_same_wherever_its_file_lies() -> None:
     Path("folder").mkdir()
     assert load_bet(write()).frozen() == load_bet(write(name="folder/other.yaml")).frozen()
-
-
-@pytest.mark.parametrize(
-    ("bet", "assignment", "new"),
-    [
-        ("conditional_rule", "n_names=6", "data.people.n"),
-        ("conditional_rule", "n_quoted_names=1", "evaluations.says.take"),
-        ("conditional_rule", "claim.threshold=1e-3", "parameters.threshold"),
-        ("inverse_scaling", "task=neqa", "data.items.task"),
-        ("inverse_scaling", "data=rows.csv", "data.items.source"),
-        ("inverse_scaling", "split.n_test=20", "data.items.split.test"),
-        ("inverse_scaling", "fine_tune.seeds=3", "replicate.training"),
-        ("arc", "claim.memorised=0.4", "parameters.memorised"),
-    ],
-)
-def test_a_key_of_before_says_the_new_one(bet: str, assignment: str, new: str) -> None:
-    key, _, value = assignment.partition("=")
-    with pytest.raises(SettingsError, match=rf"command line: {bet}\.{key} is now {bet}\.{new}"):
-        load_bet(bet, assignments=[Assignment.parse(f"{bet}.{assignment}")])
-    section: Any = json.loads(f'"{value}"')
-    for part in reversed(key.split(".")):
-        section = {part: section}
-    with pytest.raises(SettingsError, match=rf"config\.yaml: {bet}\.{key} is now"):
-        load_bet(bet, Document("config.yaml", {bet: section}))
 
 
 # --- where a mistake is ----------------------------------------------------------------------
