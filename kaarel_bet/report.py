@@ -32,7 +32,7 @@ def report(session: Session) -> None:
         question=experiment.bet.question,
         verdicts=judge.verdicts(),
         sections=(
-            *experiment.sections(answers, observations),
+            *experiment.sections(answers, judge),
             *further_sections(judge),
             training_curves(manifest.arms, models),
             *what_was_run(manifest, models, session.settings.frozen(), run.data_files()),

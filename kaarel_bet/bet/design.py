@@ -18,7 +18,6 @@ from kaarel_bet.bet.observations import (
     LOG_PROBABILITY,
     SHARE,
     Observation,
-    Observations,
     Question,
     Range,
     Vocabulary,
@@ -111,11 +110,10 @@ class BetExperiment(Experiment):
                     yield from self._observations(("", 1, asked.name, 1), row, 1, found)
 
     @override
-    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+    def sections(self, answers: Answers, judge: Judge) -> Sequence[Section]:
         from kaarel_bet.bet.report import sections  # it draws, which nothing else here needs
 
-        judge = Judge(self._bet, self.vocabulary(), observations, answers.tables, self._seed)
-        return sections(self._bet, answers, observations, judge)
+        return sections(self._bet, answers, judge.observations, judge)
 
     # --- checks --------------------------------------------------------------------------------------
 

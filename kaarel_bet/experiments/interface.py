@@ -6,14 +6,17 @@ text falls into tokens, which is handed in.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.data import GenerationQuery, ScoringQuery, SearchQuery, TrainingExample
 from backends.interface import LossOn
-from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.bet.observations import Observation, Vocabulary
 from kaarel_bet.bet.schema import BetBase
 from kaarel_bet.content import Section
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry
+
+if TYPE_CHECKING:  # it reads tables, which are of rows as they are here
+    from kaarel_bet.bet.claims import Judge
 
 Tokenize = Callable[[str], tuple[int, ...]]
 Row = Mapping[str, Any]
@@ -139,6 +142,6 @@ class Experiment(Protocol):
         """The answers as observations: all that claims, checks and tables are computed from."""
         ...
 
-    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
-        """The content of the report that is this experiment's own."""
+    def sections(self, answers: Answers, judge: "Judge") -> Sequence[Section]:
+        """The content of the report that is this experiment's own; the judge has the observations."""
         ...

@@ -23,7 +23,8 @@ from backends.data import (
 )
 from backends.errors import DataError, RunDirectoryError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate
-from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
+from kaarel_bet.bet.claims import Judge
+from kaarel_bet.bet.observations import Observation, Vocabulary
 from kaarel_bet.bet.schema import BetBase
 from kaarel_bet.content import Section
 from kaarel_bet.experiments.interface import (
@@ -85,7 +86,7 @@ class GuessAndJudge(Experiment):
         return ()
 
     @override
-    def sections(self, answers: Answers, observations: Observations) -> Sequence[Section]:
+    def sections(self, answers: Answers, judge: Judge) -> Sequence[Section]:
         return ()
 
 
