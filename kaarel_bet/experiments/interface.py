@@ -16,7 +16,7 @@ from kaarel_bet.bet.schema import BetBase
 from kaarel_bet.content import Section
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it reads tables, which are of rows as they are here
     from kaarel_bet.bet.claims import Judge
 
 Tokenize = Callable[[str], tuple[int, ...]]
@@ -141,5 +141,5 @@ class Experiment(Protocol):
         ...
 
     def sections(self, answers: Answers, judge: "Judge") -> Sequence[Section]:
-        """The content of the report that is this experiment's own."""
+        """The content of the report that is this experiment's own; the judge has the observations."""
         ...

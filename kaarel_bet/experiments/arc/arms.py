@@ -1,8 +1,9 @@
 """The arms: what each is fine-tuned on, and what it is asked."""
 
+import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from kaarel_bet.experiments.arc.prompts import (
     messages,
     training_examples,
 )
-from kaarel_bet.experiments.arc.settings import ArcBet, AugmentationSettings, TestTimeSettings
+from kaarel_bet.experiments.arc.settings import ArcBet, AugmentationSettings
 from kaarel_bet.experiments.interface import BASE, Arm, Evaluation, Row, Training
 
 PLAIN = "train_plain"
@@ -58,53 +59,97 @@ def arms_asked(part: SetName, bet: ArcBet) -> tuple[str, ...]:
     return (*everywhere, TEST_TIME) if has_test_time else everywhere
 
 
+Model = tuple[str, int]
+"""An arm, and which of its trainings (from 1). There is one base model."""
+
+
+def models(arms: Iterable[str], bet: ArcBet) -> list[Model]:
+    """Every training of these arms."""
+    n = bet.replicate.training
+    return [(arm, number + 1) for arm in arms for number in range(1 if arm == BASE else n)]
+
+
 def make_arms(
     made: "TrainingSets",
     sets: Mapping[SetName, Sequence[ArcTask]],
     questions: Sequence[TrainingExample],
-    test_time: TestTimeSettings,
+    bet: ArcBet,
 ) -> Iterator[Arm]:
     """All arms, each after the one that it goes on from; `questions` are those that need counting.
+
+    Raises:
+        SettingsError: there is nothing to train on, or two models would have one name.
+    """
+    known: set[str] = set()
+    for arm in itertools.chain(
+        [Arm(BASE, _DESCRIPTIONS[BASE], None, BASE)],
+        *(_trained(made, sets, questions, bet, n + 1) for n in range(bet.replicate.training)),
+    ):
+        if arm.name in known:
+            raise SettingsError(
+                f"arc.sets.test: two models would be called {arm.name}; a task's name can't be another's "
+                "with the number of a training after it: rename its file"
+            )
+        known.add(arm.name)
+        yield arm
+
+
+def _trained(
+    made: "TrainingSets",
+    sets: Mapping[SetName, Sequence[ArcTask]],
+    questions: Sequence[TrainingExample],
+    bet: ArcBet,
+    replicate: int,
+) -> Iterator[Arm]:
+    """One training of every arm, with variants, adapters and orders of its own.
 
     At test time there is one model for all test tasks or for each, of those with something to train on:
     their own examples, one at a time taken for the test (Akyürek et al. 2024, arXiv:2411.07279), never
     their test inputs.
-
-    Raises:
-        SettingsError: there is nothing to train on.
     """
-    validation = made.once(sets["other"])
-    augmented = made.augmented(AUGMENTED, sets["train"])
-    other = made.augmented(OTHER, sets["other"])
+
+    def named(model: str) -> str:
+        return _of_training(model, replicate)
+
+    validation, others = made.once(sets["other"]), made.once(sets["train"])
+    augmented = made.augmented(named(AUGMENTED), sets["train"])
+    other = made.augmented(named(OTHER), sets["other"])
     if not (augmented and other):
         raise SettingsError("arc.max_tokens: every training example is longer; raise it")
+    plain = made.plain(named(PLAIN), sets["train"], augmented)
+    seed = replicate - 1
     trainings = {
-        BASE: None,
-        PLAIN: Training(made.plain(PLAIN, sets["train"], augmented), validation),
-        AUGMENTED: Training(augmented, validation),
-        OTHER: Training(other, made.once(sets["train"])),
-        COUNTING: Training(questions),
-        CONTINUED: Training(augmented, validation, starts_from=COUNTING),
+        PLAIN: Training(plain, validation, seed=seed),
+        AUGMENTED: Training(augmented, validation, seed=seed),
+        OTHER: Training(other, others, seed=seed),
+        COUNTING: Training(questions, seed=seed),
+        CONTINUED: Training(augmented, validation, starts_from=named(COUNTING), seed=seed),
     }
     for arm, training in trainings.items():
-        yield Arm(arm, _DESCRIPTIONS[arm], training, arm)
+        yield Arm(named(arm), _DESCRIPTIONS[arm], training, arm, replicate)
+    test_time = bet.test_time
     groups: dict[str, dict[str, Sequence[ArcTask]]] = {
         "none": {},
         "one": {TEST_TIME: sets["test"]},
-        "per_task": {_test_time_model(task): [task] for task in sets["test"]},
+        "per_task": {_test_time_model(task.id): [task] for task in sets["test"]},
     }
-    for name, tasks in groups[test_time.adapters].items():
+    for model, tasks in groups[test_time.adapters].items():
         left = [form for task in tasks for form in leave_one_out(task)]
         # Exchanging pairs would leave out another one than is to be.
-        examples = made.variants(name, left, test_time.variants, exchange=False)
+        examples = made.variants(named(model), left, test_time.variants, exchange=False)
         if examples:
-            training = Training(examples, starts_from=AUGMENTED)
-            yield Arm(name, _DESCRIPTIONS[TEST_TIME], training, TEST_TIME)
+            training = Training(examples, starts_from=named(AUGMENTED), seed=seed)
+            yield Arm(named(model), _DESCRIPTIONS[TEST_TIME], training, TEST_TIME, replicate)
 
 
-def _test_time_model(task: ArcTask) -> str:
+def _of_training(model: str, replicate: int) -> str:
+    """The name of a model's training: more trainings leave the names of those there are."""
+    return model if replicate == 1 else f"{model}-{replicate}"
+
+
+def _test_time_model(task: str) -> str:
     """The model that was trained for one test task alone."""
-    return f"{TEST_TIME}-{task.id}"
+    return f"{TEST_TIME}-{task}"
 
 
 @dataclass
@@ -195,15 +240,22 @@ class Asker:
         self, items: Mapping[SetName, Sequence[ArcItem]], arms: Sequence[Arm]
     ) -> Iterator[Evaluation]:
         """All that is asked of the sets; and, of models trained for a single test task, of that task."""
+        alone = self.bet.test_time.adapters == "per_task"
         for part, members in items.items():
-            asked = arms_asked(part, self.bet)
-            yield from self._of_items(part, members, [arm for arm in arms if arm.name in asked])
-        for arm in arms:
-            if arm.arm == TEST_TIME != arm.name:
-                own = [item for item in items["test"] if _test_time_model(item.task) == arm.name]
-                yield from self._of_items("test", own, [arm], arm.name.removeprefix(TEST_TIME))
+            asked = {*arms_asked(part, self.bet)} - ({TEST_TIME} if alone else set())
+            yield from self._of_items(part, members, [arm for arm in arms if arm.arm in asked])
+        by_name = {arm.name: arm for arm in arms}
+        for task, own in itertools.groupby(items["test"] if alone else (), lambda i: i.task.id):
+            names = [
+                _of_training(_test_time_model(task), n) for _, n in models([TEST_TIME], self.bet)
+            ]
+            trained = [by_name[name] for name in names if name in by_name]
+            if trained:
+                yield from self._of_items("test", list(own), trained, f"-{task}")
 
-    def counting(self, examples: Sequence[TrainingExample]) -> tuple[Evaluation, list[Row]]:
+    def counting(
+        self, examples: Sequence[TrainingExample], arms: Sequence[Arm]
+    ) -> tuple[Evaluation, list[Row]]:
         """The first question of each chat, and rows with the answers."""
         queries, rows = [], []
         for number, example in enumerate(examples):
@@ -214,7 +266,8 @@ class Asker:
             chat = (system, asked)
             queries.append(GenerationQuery(id=row["id"], messages=chat, max_tokens=self.max_tokens))
         what = "questions that need counting, the first of each grid"
-        return Evaluation("counting", "counting", what, (BASE, COUNTING), queries), rows
+        asked = [arm.name for arm in arms if arm.arm in (BASE, COUNTING)]
+        return Evaluation("counting", "counting", what, asked, queries), rows
 
     def _of_items(
         self, part: SetName, items: Sequence[ArcItem], arms: Sequence[Arm], suffix: str = ""

@@ -2,13 +2,13 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from typing_extensions import override
 
-from backends.errors import SettingsError
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Observation, Vocabulary
+from kaarel_bet.bet.report_evidence import Run, mean
 from kaarel_bet.content import GridFigure, GridRow, IntervalFigure, Section, Table
 from kaarel_bet.estimates import Estimate
 from kaarel_bet.experiments.arc import metrics
@@ -17,9 +17,11 @@ from kaarel_bet.experiments.arc.arms import (
     COUNTING,
     IN_DEPTH,
     Asker,
+    Model,
     TrainingSets,
     arms_asked,
     make_arms,
+    models,
 )
 from kaarel_bet.experiments.arc.grids import (
     SETS,
@@ -52,8 +54,6 @@ class Arc(Experiment):
     """Fine-tunes on grids and asks for grids."""
 
     def __init__(self, bet: ArcBet, seed: int) -> None:
-        if bet.replicate.training != 1:
-            raise SettingsError("arc: replicate: several trainings are not built yet")
         self._bet = bet
         self._seed = seed
 
@@ -73,14 +73,14 @@ class Arc(Experiment):
         sets, notes = draw_sets(bet.sets, lengths, self._seed)
         made = TrainingSets(lengths, bet.augmentation, self._seed)
         learned, asked = draw_questions(bet.counting, lengths, self._seed)
-        arms = list(make_arms(made, sets, learned, bet.test_time))
+        arms = list(make_arms(made, sets, learned, bet))
         items: dict[SetName, list[ArcItem]] = {
             name: arc_items(tasks, name) for name, tasks in sets.items()
         }
         # As long as the longest grid of any set, which gives no task away.
         longest = lengths.longest(itertools.chain.from_iterable(sets.values()))
         asker = Asker(bet, self._seed, _SPARE_TOKENS + longest)
-        counting, questions = asker.counting(asked)
+        counting, questions = asker.counting(asked, arms)
         notes["cells of sample grids that are not one token"] = cells_without_token(
             tokenize, bet.encoding
         )
@@ -96,7 +96,7 @@ class Arc(Experiment):
 
     @override
     def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
-        """The candidates of every arm asked in depth, to be scored in every view (product of experts)."""
+        """The candidates of every model asked in depth, to be scored in every view (product of experts)."""
         return list(self._replies(answers).experts())
 
     @override
@@ -126,7 +126,8 @@ def _with_interval(share: Estimate) -> str:
 
 def _by_arm(replies: Replies, judge: Judge) -> Section:
     """A line for every set and arm: what matters most, and all that is observed with intervals."""
-    by = replies.bet.prediction
+    bet = replies.bet
+    by = bet.prediction
     at_k = f"pass@{by.k}"
     quantities = {
         "greedy %": "greedy",
@@ -137,10 +138,10 @@ def _by_arm(replies: Replies, judge: Judge) -> Section:
         "no grid %": "unanswered",
     }
     shown = ("greedy %", f"{at_k} %", "cells %")
-    short, long = [], []
+    short, long, trained = [], [], []
     figure: dict[str, dict[str, Estimate]] = {part: {} for part in SETS}
     for part in SETS:
-        for arm in arms_asked(part, replies.bet):
+        for arm in arms_asked(part, bet):
             shares = {title: _mean(judge, q, part, arm) for title, q in quantities.items()}
             figure[part][arm] = shares[f"{at_k} %"]
             loss = _mean(judge, "loss", part, arm)
@@ -148,21 +149,75 @@ def _by_arm(replies: Replies, judge: Judge) -> Section:
             short.append((part, arm, *(percent(shares[title].value) for title in shown), value))
             last = f"{value} ({loss.low:.3f} to {loss.high:.3f})"
             long.append((part, arm, *map(_with_interval, shares.values()), last))
+            trained += _each_training(judge, part, arm, [*quantities.values(), "loss"])
     counts = ", ".join(f"{len({i.task.id for i in replies.of(part)})} {part}" for part in SETS)
+    several = _several(bet)
     return Section(
         f"Answers to {counts} tasks",
-        "Shares are means over tasks, of a task's test inputs first. pass@k is that one of k answers at "
-        f"temperature {by.temperature:g} is right, estimated from {by.n_samples} "
-        "(Chen et al. 2021); greedy, size, cells (0 where the size is wrong) and no grid are of the one "
-        "likeliest answer. Loss is of the right answer, in nats a token. Each arm was fine-tuned once: "
-        "intervals are over tasks, and know nothing of how another training would have come out."
+        f"Shares are means over tasks{several and ' and trainings'}, of a task's test inputs first. pass@k "
+        f"is that one of k answers at temperature {by.temperature:g} is right, estimated from "
+        f"{by.n_samples} (Chen et al. 2021); greedy, size, cells (0 where the size is wrong) and no grid "
+        "are of the one likeliest answer. Loss is of the right answer, in nats a token. "
+        + (several or _ONE_TRAINING)
         + _allowed(replies, judge),
         [
             Table(("set", "arm", *shown, "loss"), short, compact=True),
             IntervalFigure("pass-at-k", at_k, figure),
             Table(("set", "arm", *quantities, "loss"), long),
+            *_of_trainings(("set", "arm"), (*quantities, "loss"), trained),
         ],
     )
+
+
+_ONE_TRAINING = (
+    "Each arm was fine-tuned once: intervals are over tasks, and know nothing of how another training "
+    "would have come out."
+)
+
+
+def _several(bet: ArcBet) -> str:
+    """What is to be said of several trainings; nothing where there is one."""
+    n = bet.replicate.training
+    if n == 1:
+        return ""
+    over = {
+        "analytic": "over tasks, of their means over these trainings, and know nothing of how others would "
+        "have come out: how far these differ is in the table of all trainings",
+        "bootstrap": "over tasks and trainings",
+    }
+    return f"Each arm was fine-tuned {n} times: intervals are {over[bet.intervals.method]}."
+
+
+def _each_training(
+    judge: Judge, question: str, arm: str, quantities: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    """The cells of each training of an arm: question, arm, number, and the means over tasks."""
+    if arm != BASE:
+        runs = [judge.observations.runs(quantity, question, arm) for quantity in quantities]
+        for number, run in enumerate(zip(*runs, strict=True), start=1):
+            yield (question, arm, str(number), *map(_mean_of_run, run))
+
+
+def _mean_of_run(run: Run) -> str:
+    if run[0].quantity == "loss":
+        return f"{mean([run]):.3f}"
+    return percent(mean([run])) if _settled(run) else _NOT_SETTLED
+
+
+def _settled(ranks: Run) -> bool:
+    """Whether it is known which candidates are likeliest."""
+    return all(one.low == one.high for one in ranks)
+
+
+_NOT_SETTLED = "not settled"
+
+
+def _of_trainings(
+    begins: Sequence[str], quantities: Iterable[str], rows: Sequence[tuple[str, ...]]
+) -> list[Table]:
+    """The table of all trainings, where any arm has several."""
+    several = any(int(row[len(begins)]) > 1 for row in rows)
+    return [Table((*begins, "training", *quantities), rows)] if several else []
 
 
 def _allowed(replies: Replies, judge: Judge) -> str:
@@ -189,14 +244,15 @@ def _in_depth(replies: Replies, judge: Judge) -> Section:
         "right in any view %": ("any_view", VIEWS),
         "among candidates %": ("any_candidate", VIEWS),
     }
-    rows = []
+    rows, trained = [], []
     for arm in arms_asked("test", replies.bet):
         if arm in IN_DEPTH:
             cells = [_with_interval(_mean(judge, *of, arm)) for of in quantities.values()]
-            ranks = judge.observations.of("experts", VIEWS, arm)
-            if any(one.low < one.high for one in ranks):
-                cells[2] = "not settled"
+            if not _settled(judge.observations.of("experts", VIEWS, arm)):
+                cells[2] = _NOT_SETTLED
             rows.append((arm, *cells))
+            of_views = [quantity for quantity, question in quantities.values() if question == VIEWS]
+            trained += [row[1:] for row in _each_training(judge, VIEWS, arm, of_views)]
     return Section(
         "The test set under augmentation",
         f"Each task is shown in {by.augmentations} views (turned, recoloured, reordered) and the "
@@ -204,8 +260,14 @@ def _in_depth(replies: Replies, judge: Judge) -> Section:
         f"experts@{k}: it is among the {k} candidates whose log-probabilities, summed over the views, are "
         "largest (product of experts). The last two columns are ceilings, which no choice of answers "
         "could exceed.",
-        [Table(("arm", *quantities), rows, compact=True)],
+        [
+            Table(("arm", *quantities), rows, compact=True),
+            *_of_trainings(("arm",), [*quantities][1:], trained),
+        ],
     )
+
+
+_PICTURED: Model = (AUGMENTED, 1)
 
 
 def _pictures(replies: Replies) -> list[Section]:
@@ -215,9 +277,10 @@ def _pictures(replies: Replies) -> list[Section]:
             item
             for part in reversed(SETS)
             for item in replies.of(part)
-            if (replies.greedy(AUGMENTED, item) == item.expected) == solved
+            if (replies.greedy(_PICTURED, item) == item.expected) == solved
         ][: replies.bet.n_pictured]
-        words = f"By the greedy answer of {AUGMENTED}; tasks that it was not trained on come first."
+        which = f"{AUGMENTED}{_several(replies.bet) and ' in its first training'}"
+        words = f"By the greedy answer of {which}; tasks that it was not trained on come first."
         figures = [_picture(replies, item) for item in items]
         found.append(Section(title, words if items else "None.", figures))
     return found
@@ -230,7 +293,7 @@ def _picture(replies: Replies, item: ArcItem) -> GridFigure:
         GridRow(f"{title}: example {number}", {"input": pair.input, "output": pair.output})
         for number, pair in enumerate(task.train, start=1)
     ]
-    reply = replies.greedy(AUGMENTED, item)
+    reply = replies.greedy(_PICTURED, item)
     answered = None if isinstance(reply, Unreadable) else reply
     asked = {"input": task.test[item.index].input, "expected": item.expected, "predicted": answered}
     name = f"{AUGMENTED}-{item.part}-{task.id}-{item.index}"
@@ -244,8 +307,9 @@ def _details(replies: Replies, judge: Judge) -> Section:
         (arm, percent(_mean(judge, "counted", "counting", arm).value), n)
         for arm in (BASE, COUNTING)
     ]
-    ways: dict[str, Callable[[str, ArcItem], Sequence[Reply]]] = {
-        "greedy": lambda arm, item: [replies.greedy(arm, item)],
+    trained = [row[1:] for row in _each_training(judge, "counting", COUNTING, ["counted"])]
+    ways: dict[str, Callable[[Model, ArcItem], Sequence[Reply]]] = {
+        "greedy": lambda model, item: [replies.greedy(model, item)],
         "sampled": replies.samples,
         "in views": replies.augmented,
     }
@@ -254,7 +318,8 @@ def _details(replies: Replies, judge: Judge) -> Section:
         for arm in arms_asked(part, replies.bet):
             if title == "in views" and not (part == "test" and arm in IN_DEPTH):
                 continue
-            found = [reply for item in replies.of(part) for reply in replies_to(arm, item)]
+            asked = itertools.product(models([arm], replies.bet), replies.of(part))
+            found = [reply for one in asked for reply in replies_to(*one)]
             reasons = Counter(str(r) for r in found if isinstance(r, Unreadable))
             if reasons:
                 why = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
@@ -264,6 +329,7 @@ def _details(replies: Replies, judge: Judge) -> Section:
         "",
         [
             Table(("arm", "right to the letter %", "questions"), counted),
+            *_of_trainings(("arm",), ("right to the letter %",), trained),
             Table(("set", "arm", "answers", "no grid", "of", "why"), rows),
         ],
     )

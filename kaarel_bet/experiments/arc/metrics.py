@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kaarel_bet.bet.observations import SHARE, Observation, Question, Range, Vocabulary
-from kaarel_bet.experiments.arc.arms import COUNTING, IN_DEPTH, TEST_TIME, arms_asked
+from kaarel_bet.experiments.arc.arms import (
+    COUNTING,
+    IN_DEPTH,
+    TEST_TIME,
+    Model,
+    arms_asked,
+    models,
+)
 from kaarel_bet.experiments.arc.grids import SETS, ArcItem, Grid, SetName, Unreadable, size
 from kaarel_bet.experiments.arc.replies import Replies, vote
 from kaarel_bet.experiments.arc.sets import shared
@@ -100,31 +107,31 @@ def vocabulary(bet: ArcBet) -> Vocabulary:
 def observe(replies: Replies) -> Iterator[Observation]:
     """Everything that was asked."""
     bet = replies.bet
+    everywhere = arms_asked("train", bet)
     for part in SETS:
-        for arm in arms_asked(part, bet):
-            answered = ((i.task.id, _answered(replies, arm, i)) for i in replies.of(part))
-            for one in _observations(part, arm, answered):
+        for model in models(arms_asked(part, bet), bet):
+            answered = ((i.task.id, _answered(replies, model, i)) for i in replies.of(part))
+            for one in _observations(part, model, answered):
                 yield one
-                if part in UNSEEN and arm in arms_asked("train", bet):
+                if part in UNSEEN and one.arm in everywhere:
                     yield replace(one, question="unseen")
-    for arm in arms_asked("test", bet):
-        if arm in IN_DEPTH:
-            in_views = ((i.task.id, _in_views(replies, arm, i)) for i in replies.of("test"))
-            yield from _observations(VIEWS, arm, in_views)
+    for model in models((arm for arm in arms_asked("test", bet) if arm in IN_DEPTH), bet):
+        in_views = ((i.task.id, _in_views(replies, model, i)) for i in replies.of("test"))
+        yield from _observations(VIEWS, model, in_views)
     train = [item.task for item in replies.of("train")]
     for part in UNSEEN:
         tasks = {item.task.id: item.task for item in replies.of(part)}
         sharing = {leak.task for leak in shared(tasks.values(), train)}
         leaking = sharing if bet.sets.leakage != "allow" else set()
         found = ((task, {"shared": task in sharing, "leaked": task in leaking}) for task in tasks)
-        yield from _observations(f"tasks.{part}", "", found)
-    for arm in (BASE, COUNTING):
-        counted = ((row, {"counted": right}) for row, right in replies.counted(arm).items())
-        yield from _observations("counting", arm, counted)
+        yield from _observations(f"tasks.{part}", ("", 1), found)
+    for model in models((BASE, COUNTING), bet):
+        counted = ((row, {"counted": right}) for row, right in replies.counted(model).items())
+        yield from _observations("counting", model, counted)
 
 
 def _observations(
-    question: str, arm: str, found: Iterable[tuple[str, Mapping[str, float | Range]]]
+    question: str, model: Model, found: Iterable[tuple[str, Mapping[str, float | Range]]]
 ) -> Iterator[Observation]:
     """Of rows with their quantities; a task with several test inputs counts with their mean."""
     ranges: defaultdict[tuple[str, str], list[Range]] = defaultdict(list)
@@ -135,8 +142,8 @@ def _observations(
     for (row, quantity), known in ranges.items():
         low, high = (sum(ends) / len(ends) for ends in zip(*known, strict=True))
         yield Observation(
-            arm=arm,
-            replicate=1,
+            arm=model[0],
+            replicate=model[1],
             question=question,
             draw=1,
             row=row,
@@ -149,12 +156,12 @@ def _observations(
         )
 
 
-def _answered(replies: Replies, arm: str, item: ArcItem) -> dict[str, float | Range]:
+def _answered(replies: Replies, model: Model, item: ArcItem) -> dict[str, float | Range]:
     """What the samples, the greedy answer and the right one's probability are worth."""
-    sampled = replies.samples(arm, item)
+    sampled = replies.samples(model, item)
     right = sum(reply == item.expected for reply in sampled)
-    greedy = outcome(replies.greedy(arm, item), item.expected)
-    total, n_tokens = replies.log_probability(arm, item)
+    greedy = outcome(replies.greedy(model, item), item.expected)
+    total, n_tokens = replies.log_probability(model, item)
     return {
         "pass_at_k": pass_at_k(len(sampled), right, replies.bet.prediction.k),
         "pass_at_1": pass_at_k(len(sampled), right, 1),
@@ -166,12 +173,12 @@ def _answered(replies: Replies, arm: str, item: ArcItem) -> dict[str, float | Ra
     }
 
 
-def _in_views(replies: Replies, arm: str, item: ArcItem) -> dict[str, float | Range]:
+def _in_views(replies: Replies, model: Model, item: ArcItem) -> dict[str, float | Range]:
     """What the answers under augmentation are worth; the last two are ceilings, not attempts."""
     k = replies.bet.prediction.k
-    augmented = replies.augmented(arm, item)
-    among_candidates = item.expected in replies.candidates(arm, item)
-    ranked = replies.ranked(arm, item)
+    augmented = replies.augmented(model, item)
+    among_candidates = item.expected in replies.candidates(model, item)
+    ranked = replies.ranked(model, item)
     # Not ranked, the right one may or may not be among the first.
     unknown = (0.0, float(among_candidates))
     return {

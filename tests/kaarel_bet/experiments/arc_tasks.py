@@ -32,7 +32,7 @@ from kaarel_bet.experiments.arc.augmentation import View, views
 from kaarel_bet.experiments.arc.experiment import Arc
 from kaarel_bet.experiments.arc.grids import ArcItem, ArcTask, Grid, Pair, encode
 from kaarel_bet.experiments.arc.settings import ArcBet
-from kaarel_bet.experiments.interface import Answers, Asked, Design, Evaluation
+from kaarel_bet.experiments.interface import Answers, Arm, Asked, Design, Evaluation
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry
 
 
@@ -127,7 +127,8 @@ def other_grid(grid: Grid) -> Grid:
 class Player:
     """Answers as models would, right as often as `right` says and with losses of `loss`.
 
-    The answers depend on nothing but the arm and the query. `says` replaces all that is generated.
+    The answers depend on nothing but the arm, its training and the query: ARM is asked of the first
+    training, ARM-2 of the second. `says` replaces all that is generated.
     """
 
     asked: Arc
@@ -150,8 +151,9 @@ class Player:
         for evaluation in evaluations:
             for name in evaluation.arms:
                 (arm,) = (arm for arm in self.design.arms if arm.name == name)
-                results = [self._one(arm.arm, query) for query in evaluation.queries]
-                yield Asked(arm_entry(name, arm.arm), evaluation_entry(evaluation), results)
+                whose = arm.arm if arm.replicate == 1 else f"{arm.arm}-{arm.replicate}"
+                results = [self._one(whose, query) for query in evaluation.queries]
+                yield Asked(arm_entry(arm), evaluation_entry(evaluation), results)
 
     def _one(self, arm: str, query: Query) -> Any:
         if isinstance(query, ScoringQuery):
@@ -194,10 +196,11 @@ class Player:
         return ScoringResult(id=query.id, candidates=scores, method="exact")
 
 
-def arm_entry(name: str, arm: str) -> ArmEntry:
+def arm_entry(arm: Arm) -> ArmEntry:
     return ArmEntry(
-        name=name,
-        arm=arm,
+        name=arm.name,
+        arm=arm.arm,
+        replicate=arm.replicate,
         description="",
         training_file=None,
         validation_file=None,
@@ -243,4 +246,4 @@ def play(asked: Arc, right: Right, loss: Loss | None = None, says: str | None = 
     answers = Answers([*first, *player.to(follow_ups)], tables)
     found = Observations(asked.observe(answers))
     judge = Judge(asked.bet, asked.vocabulary(), found, tables, 0)
-    return Played(answers, follow_ups, found, judge, asked.sections(answers, found))
+    return Played(answers, follow_ups, found, judge, asked.sections(answers, judge))

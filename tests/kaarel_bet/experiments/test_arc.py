@@ -363,8 +363,3 @@ def test_candidates_whose_log_probability_has_no_end_are_not_ranked(
             if other.row == one.row
         )
         assert one.high == among
-
-
-def test_several_trainings_are_refused(tasks: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^arc: replicate: several trainings"):
-        experiment(tasks, replicate={"training": 2})
