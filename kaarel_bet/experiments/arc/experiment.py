@@ -180,12 +180,7 @@ def _several(bet: ArcBet) -> str:
     n = bet.replicate.training
     if n == 1:
         return ""
-    over = {
-        "analytic": "over tasks, of their means over these trainings, and know nothing of how others would "
-        "have come out: how far these differ is in the table of all trainings",
-        "bootstrap": "over tasks and trainings",
-    }
-    return f"Each arm was fine-tuned {n} times: intervals are {over[bet.intervals.method]}."
+    return f"Each arm was fine-tuned {n} times: intervals are over tasks and trainings."
 
 
 def _each_training(

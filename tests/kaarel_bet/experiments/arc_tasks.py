@@ -170,7 +170,7 @@ class Player:
             return self.says
         counting = {row["id"]: row["answer"] for row in self.design.tables["counting"]}
         if query in counting:
-            return counting[query] if arm == "counting" else "I can't count."
+            return counting[query] if arm.partition("-")[0] == "counting" else "I can't count."
         view = self._views.get(query) or self._views[f"{query}@0"]
         expected = view.item.expected
         drawn = random.Random(f"{arm}/{query}/{number}").random()

@@ -264,21 +264,14 @@ def test_answers_that_are_no_grids_are_those_of_all_trainings(tasks: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("n", "method", "words"),
+    ("n", "words"),
     [
-        (1, "analytic", "was fine-tuned once: intervals are over tasks, and know nothing"),
-        (
-            2,
-            "analytic",
-            "was fine-tuned 2 times: intervals are over tasks, of their means over these",
-        ),
-        (2, "bootstrap", "was fine-tuned 2 times: intervals are over tasks and trainings."),
+        (1, "was fine-tuned once: intervals are over tasks, and know nothing"),
+        (2, "was fine-tuned 2 times: intervals are over tasks and trainings."),
     ],
 )
-def test_the_report_says_what_intervals_know_of(
-    tasks: Path, n: int, method: str, words: str
-) -> None:
-    changes = {"replicate": {"training": n}, "intervals": {"method": method}}
+def test_the_report_says_what_intervals_know_of(tasks: Path, n: int, words: str) -> None:
+    changes = {"replicate": {"training": n}}
     played = play(experiment(tasks, **changes), first_is_right)
     assert words in played.sections[0].text
     assert ("and trainings, of a task's" in played.sections[0].text) == (n > 1)
