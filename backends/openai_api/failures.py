@@ -36,7 +36,8 @@ TRANSIENT = frozenset({Kind.UNSENT, Kind.UNKNOWN, Kind.LIMITED})
 class Failure:
     """A failed request: its kind, a line about it, and how long the service asks to wait (seconds).
 
-    `code` is the service's own word for it, "" where it has none; `status` is that of HTTP.
+    `code` is the service's own word for it, "" where it has none; `status` is that of HTTP. `unreadable`
+    where an answer came: the work behind it was done, and is perhaps billed, at each try.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Failure:
     retry_after: float | None = None
     code: str = ""
     status: int | None = None
+    unreadable: bool = False
 
     @property
     def transient(self) -> bool:
@@ -53,6 +55,20 @@ class Failure:
     def as_error(self, what: str) -> ServiceError:
         """As an error for the user; `what` is what was being done."""
         return ServiceError(f"{what}: {self.message}")
+
+
+class CutOffError(Exception):
+    """An answer broke off on its way; its JSON does not end."""
+
+
+def check_cut_off(content: bytes | str) -> None:
+    """Raises CutOffError for what is no JSON but begins like an answer; a page or a word does not."""
+    if content.lstrip()[:1] not in (b"", "", b"{", "{"):
+        return
+    try:
+        json.loads(content)
+    except ValueError as error:
+        raise CutOffError from error
 
 
 NO_MORE_TRAINING = (
@@ -87,11 +103,10 @@ def failure(error: Exception) -> Failure:
         kind = Kind.UNSENT if unsent else Kind.UNKNOWN
         return Failure(kind, _connection_message(error))
     if isinstance(
-        error, openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError
+        error,
+        CutOffError | openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError,
     ):
-        return Failure(
-            Kind.UNKNOWN, "the answer is not in the wire format (is openai.base_url right?)"
-        )
+        return Failure(Kind.UNKNOWN, _unreadable_message(error), unreadable=True)
     if isinstance(error, openai.OpenAIError):
         return Failure(Kind.REFUSED, _one_line(str(error)))
     raise error
@@ -135,6 +150,17 @@ def _connection_message(error: openai.APIConnectionError) -> str:
         return "no answer in time"
     cause = str(error.__cause__ or error)
     return f"no connection to {error.request.url.host} ({_one_line(cause)})"
+
+
+def _unreadable_message(error: Exception) -> str:
+    try:
+        if isinstance(error, json.JSONDecodeError):
+            check_cut_off(error.doc)
+    except CutOffError as cut_off:
+        error = cut_off
+    if isinstance(error, CutOffError | UnicodeDecodeError):
+        return "the answer breaks off before its end"
+    return "the answer is not in the wire format (is openai.base_url right?)"
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

@@ -246,10 +246,11 @@ class BatchScoring:
         )
 
     async def _read(self, file_id: str) -> list[Outcome]:
-        answer = await self._connection.tried(
-            f"fetch {file_id}", lambda: self._connection.client.files.content(file_id)
-        )
-        return list(outcomes(answer.content, file_id))
+        async def fetch() -> list[Outcome]:
+            answer = await self._connection.client.files.content(file_id)
+            return list(outcomes(answer.content, file_id))
+
+        return await self._connection.tried(f"fetch {file_id}", fetch)
 
 
 class BatchCreation(Creation[Batch]):
