@@ -84,13 +84,15 @@ class Connection:
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
         transient: frozenset[Kind] = TRANSIENT,
+        model: str | None = None,
     ) -> T:
         """The request's answer; failures that may pass are tried again, with growing waits and jitter.
 
         Answers that can't be read are few at the most, unless the patience is endless. `what` is what is
-        being done, for messages; `transient` are the failures that may pass.
+        being done, for messages, and `model` with which; `transient` are the failures that may pass.
 
         Raises:
+            ModelError: the service does not have the model.
             ServiceError: it is refused, or still fails after `patience_seconds`.
         """
         try:
@@ -98,7 +100,7 @@ class Connection:
                 what, request, patience_seconds=patience_seconds, transient=transient
             )
         except RequestFailed as error:
-            raise error.failure.as_error(what) from error.__cause__
+            raise error.failure.as_error(what, model) from error.__cause__
 
     async def tried(
         self,

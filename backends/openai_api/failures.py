@@ -7,7 +7,7 @@ from enum import Enum, auto
 import httpx2
 import openai
 
-from backends.errors import ServiceError
+from backends.errors import ModelError, ServiceError
 
 
 class Kind(Enum):
@@ -52,9 +52,16 @@ class Failure:
         """Whether the same request may well succeed later."""
         return self.kind in TRANSIENT
 
-    def as_error(self, what: str) -> ServiceError:
-        """As an error for the user; `what` is what was being done."""
+    def as_error(self, what: str, model: str | None = None) -> ServiceError | ModelError:
+        """As an error for the user; `what` is what was being done, with `model` if with one."""
+        if model is not None and self.is_about(model):
+            return ModelError(f"the model {model} is not at the service: {self.message}")
         return ServiceError(f"{what}: {self.message}")
+
+    def is_about(self, model: str) -> bool:
+        """Whether it is the model that is not there; not all services have a code for that."""
+        named = self.kind is Kind.NOT_FOUND and model in self.message
+        return named or self.code == "model_not_found"
 
 
 class CutOffError(Exception):

@@ -32,9 +32,12 @@ async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]
     `messages` with `add_generation_prompt` and `continue_final_message`.
 
     Raises:
+        ModelError: the server does not have the model.
         ServiceError: the server refuses, or has no such endpoint.
     """
-    answer = await connection.call("tokenize", lambda: _post(connection, body))
+    answer = await connection.call(
+        "tokenize", lambda: _post(connection, body), model=body.get("model")
+    )
     return answer.tokens
 
 
@@ -51,15 +54,15 @@ async def chat_tokens(
 
 
 async def can_tokenize(connection: Connection, model: str) -> bool:
-    """Whether the server has `/tokenize`. Raises ServiceError where it does not know the model."""
+    """Whether the server has `/tokenize`. Raises ModelError where it does not have the model."""
     body = {"model": model, "prompt": "a", "add_special_tokens": False}
     try:
         answer = await connection.tried("try /tokenize", lambda: _post(connection, body))
     except RequestFailed as error:
-        kind, code = error.failure.kind, error.failure.code
-        if kind in (Kind.NOT_FOUND, Kind.REFUSED) and code != "model_not_found":
+        missing = error.failure.is_about(model)
+        if error.failure.kind in (Kind.NOT_FOUND, Kind.REFUSED) and not missing:
             return False
-        raise error.failure.as_error("try /tokenize") from error
+        raise error.failure.as_error("try /tokenize", model) from error
     return bool(getattr(answer, "tokens", None))  # some servers answer whatever they are asked
 
 
