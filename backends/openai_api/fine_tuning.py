@@ -18,7 +18,7 @@ from backends.openai_api.job_results import model_of, training_curve
 from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
 from backends.openai_api.settings import OpenAISettings
-from backends.openai_api.tokens import Encode, example_tokens
+from backends.openai_api.tokens import Encode, ask_together, example_texts, example_tokens
 from backends.openai_api.training_files import check_training_file
 from backends.openai_api.uploads import upload
 
@@ -55,6 +55,7 @@ class FineTuning:
             DataError, UnsupportedError: the service would not take them.
         """
         examples = self._checked(job)
+        ask_together(encode, (text for example in examples for text in example_texts(example)))
         tokens = sum(example_tokens(encode, example) for example in examples)
         chosen = self._settings.job.n_epochs
         likely = likely_epochs(len(examples)) if chosen == "auto" else chosen
