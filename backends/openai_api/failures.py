@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum, auto
 
 import httpx2
@@ -78,10 +79,15 @@ def check_cut_off(content: bytes | str) -> None:
         raise CutOffError from error
 
 
+LAST_DAY_OF_TRAINING = date(2027, 1, 6)
+"""Of OpenAI itself, for everyone; for organisations without recent jobs it has passed."""
+
+INSTEAD = (
+    "use --backend local, or by openai.base_url another provider or your own `kaarel-bet serve`"
+)
 NO_MORE_TRAINING = (
     "the service takes no fine-tuning jobs from this organisation any more (OpenAI closes fine-tuning "
-    "to everyone on 2027-01-06); use --backend local, or by openai.base_url another provider or your "
-    "own `kaarel-bet serve`"
+    f"to everyone on {LAST_DAY_OF_TRAINING}); {INSTEAD}"
 )
 
 _REFUSALS = {

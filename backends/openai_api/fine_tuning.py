@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
@@ -89,13 +90,20 @@ class FineTuning:
         report(Progress(total, total, tokens=tuned.trained_tokens, loss=loss))
         return tuned
 
+    def has_job(self, job: FineTuneJob) -> bool:
+        """Whether a job was, or may have been, created."""
+        return self._intent_path(job).exists()
+
     def job_id(self, job: FineTuneJob) -> str | None:
         """The service's name for the job, None while none is known to be created."""
         return self._intent(job)[1].job_id
 
     def _intent(self, job: FineTuneJob) -> tuple[IntentFile, Intent]:
-        file = IntentFile(job.output.with_name(f"{job.output.name}.job.json"))
+        file = IntentFile(self._intent_path(job))
         return file, file.read(self._connection.address, self._fingerprint(job))
+
+    def _intent_path(self, job: FineTuneJob) -> Path:
+        return job.output.with_name(f"{job.output.name}.job.json")
 
     def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
         # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.

@@ -9,6 +9,7 @@ import tiktoken
 from backends.data import Message, TrainingExample
 from backends.errors import ModelError, SettingsError
 from backends.openai_api.asking import on_the_wire
+from backends.openai_api.availability import check_model
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.models import base_name
@@ -66,6 +67,7 @@ def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
     """The tokenizer that the settings name, "auto" finding the model's own.
 
     Raises:
+        ModelError: the service does not know the model.
         SettingsError: it can't be told how the model cuts texts into tokens.
     """
     if name in tiktoken.list_encoding_names():
@@ -76,6 +78,7 @@ def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
         return _by_table(tiktoken.encoding_name_for_model(base_name(model)))
     except KeyError:
         pass
+    connection.run(check_model(connection, model))  # a mistaken name is the likelier reason
     if connection.run(can_tokenize(connection, model)):
         return ServerTokenizer(connection, model)
     raise SettingsError(
