@@ -134,7 +134,7 @@ def test_records_are_in_the_file_when_append_returns() -> None:
         assert [r.id for r in read_jsonl(path, _KIND)] == ["a", "b"]
         file.append([])
         file.append([result("c")])
-    assert path.read_text().count("\n") == 3
+    assert path.read_text(encoding="utf-8").count("\n") == 3
 
 
 def test_records_are_added_to_those_there() -> None:

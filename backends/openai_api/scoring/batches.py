@@ -141,7 +141,7 @@ class BatchScoring:
         """The batches that were sent to this service, or may have been, with any of these requests."""
         submitted = []
         for path in sorted(self._directory.glob("*.json")):
-            ids = frozenset(_ids_path(path).read_text().split())
+            ids = frozenset(_ids_path(path).read_text(encoding="utf-8").split())
             file = IntentFile(path)
             intent = file.read(self._connection.address, path.stem)
             if intent.sent is not None and not ids.isdisjoint(wanted):
