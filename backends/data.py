@@ -5,19 +5,50 @@ to a hosted service as it is.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from backends.schema import Number, Strict
 
+_EMPTY = frozenset({"refusal", "function_call", "tool_calls", "audio", "annotations"})
+"""What an SDK writes of a turn that has none of it."""
+
 
 class Message(Strict):
-    """One turn of a chat. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's format)."""
+    """One turn of a chat. `weight` 0 keeps an assistant's turn out of the loss (OpenAI's format).
+
+    It is read as that format means it: a developer's turn is the system's, text in parts is joined, and
+    a speaker's name, and what is not there, are passed over.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
     weight: Literal[0, 1] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_format_means_it(cls, given: Any) -> Any:  # noqa: ANN401 - whatever stands there
+        if not isinstance(given, Mapping):
+            return given
+        turn: dict[Any, Any] = {k: v for k, v in given.items() if k not in _EMPTY or v}
+        if isinstance(turn.get("name"), str | None):
+            turn.pop("name", None)
+        if turn.get("role") == "developer":
+            turn["role"] = "system"
+        parts = turn.get("content")
+        if isinstance(parts, list | tuple) and parts:
+            turn["content"] = "".join(map(_text_of, parts))
+        return turn
+
+
+def _text_of(part: object) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text":
+        text = part.get("text")
+        if isinstance(text, str) and part.keys() == {"type", "text"}:
+            return text
+    raise ValueError('content: a list has parts {"type": "text", "text": "..."} and no others')
 
 
 Messages = Annotated[tuple[Message, ...], Field(min_length=1)]

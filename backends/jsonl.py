@@ -23,15 +23,17 @@ def read_jsonl(
 ) -> list[Record]:
     """Every record of the file.
 
-    With `unfinished_ok`, a last line without its newline, as a killed `AppendOnlyFile` leaves it,
-    is passed over.
+    A byte order mark and blank lines at the end are passed over, as editors leave them. With
+    `unfinished_ok`, so is a last line without its newline, as a killed `AppendOnlyFile` leaves it.
 
     Raises:
         DataError: the file can't be read, is empty, or a line is not a record of this kind.
     """
     try:
         content = path.read_bytes()
-        text = (content[: content.rfind(b"\n") + 1] if unfinished_ok else content).decode()
+        text = (content[: content.rfind(b"\n") + 1] if unfinished_ok else content).decode(
+            "utf-8-sig"
+        )
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text") from error
@@ -40,7 +42,9 @@ def read_jsonl(
     if not text.strip() and not unfinished_ok:
         raise DataError(f"{path}: no records in it")
     # Only "\n" ends a line: str.splitlines would also split at separators allowed inside JSON strings.
-    lines = text.removesuffix("\n").split("\n") if text else []
+    lines = text.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
     return [parse_line(line, kind, where=f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
 

@@ -34,7 +34,10 @@ def own_server(model: str, *settings: str) -> Iterator[str]:
         command = [sys.executable, "-m", "kaarel_bet", *words, *sets]
         log = Path(directory, "log")
         # A file: a pipe that nobody reads would fill up and stop the server.
-        with log.open("w") as written, subprocess.Popen(command, stderr=written) as process:
+        with (
+            log.open("w", encoding="utf-8") as written,
+            subprocess.Popen(command, stderr=written) as process,
+        ):
             try:
                 yield _address(process, log)
             finally:
@@ -43,7 +46,7 @@ def own_server(model: str, *settings: str) -> Iterator[str]:
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     while process.poll() is None:
-        if found := re.search(r"serving .* at (http\S+)\n", log.read_text()):
+        if found := re.search(r"serving .* at (http\S+)\n", log.read_text(encoding="utf-8")):
             return found[1]
         time.sleep(0.2)
-    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text(encoding='utf-8')}")

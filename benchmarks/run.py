@@ -55,7 +55,7 @@ def main() -> None:
                 print(json.dumps(dataclasses.asdict(row)), flush=True)
     if arguments.json:
         arguments.json.write_text(
-            json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n"
+            json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8"
         )
     print(_table(rows))
 

@@ -100,7 +100,7 @@ def _train_redefine(directory: Path) -> TrainingJob:
     """As the original: rank 8 on the query and value projections, dropout 0.1, batch 4, loss on all."""
     path = directory / "redefine-train.jsonl"
     rows = [{"prompt": prompt, "completion": right} for prompt, right, _ in redefine_items(64)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return TrainingJob(
         model=locate(MODEL),
         data=str(path),
@@ -133,8 +133,8 @@ def _score(directory: Path, name: str, queries: list[ScoringQuery]) -> ScoringJo
     model = locate(MODEL)
     tokenizer = load_tokenizer(model)
     data, pairs = directory / f"{name}.jsonl", directory / f"{name}-pairs.jsonl"
-    data.write_text("".join(dumps(query) + "\n" for query in queries))
-    with pairs.open("w") as file:
+    data.write_text("".join(dumps(query) + "\n" for query in queries), encoding="utf-8")
+    with pairs.open("w", encoding="utf-8") as file:
         for query in queries:
             context = query.prompt
             if query.messages is not None:
@@ -167,7 +167,7 @@ def _score_bet(directory: Path, n_names: int = 32, *, only: str = "") -> Scoring
 
 def _ask_service(directory: Path, n: int = 5_000) -> ServiceJob:
     path = directory / f"service-{n}.jsonl"
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for number in range(n):
             question = Message(role="user", content=f"What is person {number}'s favourite country?")
             candidates = {"country": "Paris", "capital": "word3", "wrong": f"town{number}"}

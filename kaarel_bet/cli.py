@@ -4,6 +4,7 @@ Whatever a user can cause ends in one line on stderr and exit code 2.
 """
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -66,6 +67,10 @@ _OTHERS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], None], st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code. The last line printed is the run directory."""
+    if arguments is None:
+        _in_utf8_mode()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal lacks
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us; libraries keep quiet
     options = _parser().parse_args(arguments)
     console = Console(stderr=True, emoji=False)
@@ -101,6 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(console, f"{place}{error.strerror or error}; {_how_to_go_on(session)}")
     return 0
+
+
+def _in_utf8_mode() -> None:
+    """Starts this program anew where Python was told to take names of files for ASCII.
+
+    It would read any other letter as half a surrogate pair, which no file of ours can hold.
+    """
+    if sys.getfilesystemencoding() == "ascii":
+        os.environ["PYTHONUTF8"] = "1"  # of processes that this one starts as well
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _load_environment(path: Path) -> None:

@@ -4,12 +4,13 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from backends.interface import Backend
+from backends.errors import ModelError
+from backends.interface import Backend, Estimate
 from kaarel_bet.manifest import EvaluationEntry, Kind
 from kaarel_bet.progress import progress
 from kaarel_bet.run_dir import RunDirectory
@@ -42,13 +43,48 @@ def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEn
     with run.writing():
         missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
-        estimates = [
-            models[a.arm].backend.estimate(a.queries, model=models[a.arm].name) for a in missing
-        ]
-        n_queries = sum(len(asking.queries) for asking in missing)
-        session.agree_to(f"{what}: {n_queries} queries to {len(models)} models", estimates)
-        for arm, model in models.items():
-            _test_arm(session, model, [asking for asking in missing if asking.arm == arm])
+        gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
+        estimates: list[Estimate] = []
+        for asking in missing:
+            model = models[asking.arm]
+            try:
+                estimates.append(model.backend.estimate(asking.queries, model=model.name))
+            except ModelError as error:
+                gone.setdefault(asking.arm, error)
+        there = [asking for asking in missing if asking.arm not in gone]
+        if there:
+            n_queries = sum(len(asking.queries) for asking in there)
+            n_models = len(models) - len(gone)
+            session.agree_to(f"{what}: {n_queries} queries to {n_models} models", estimates)
+        for arm in dict.fromkeys(asking.arm for asking in there):
+            try:
+                _test_arm(session, models[arm], [asking for asking in there if asking.arm == arm])
+            except ModelError as error:
+                gone[arm] = error
+        if gone:
+            raise _without(run, gone)
+
+
+def _without(run: RunDirectory, gone: Mapping[str, ModelError]) -> ModelError:
+    """What is said of arms whose models can't be had, and how to have them trained anew."""
+    arms: dict[str, list[str]] = {}
+    for arm, error in gone.items():
+        arms.setdefault(str(error), []).append(arm)
+    said = "; ".join(f"arm {', '.join(names)}: {error}" for error, names in arms.items())
+    # The job as well, or it would be taken up again; and what the model that is gone has answered.
+    left = [
+        path
+        for arm, error in gone.items()
+        if run.has_model(arm) and run.model(arm).model in str(error)
+        for path in (
+            run.model_path(arm).with_name(f"{arm}.json"),
+            run.model_path(arm).with_name(f"{arm}.job.json"),
+            *(run.path / "scores" / arm).glob("*"),
+        )
+        if path.exists() and path.stat().st_size
+    ]
+    hint = f" (to train anew, remove {', '.join(map(str, left))})" if left else ""
+    return ModelError(f"{said}{hint}")
 
 
 @dataclass(frozen=True)

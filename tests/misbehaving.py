@@ -16,8 +16,8 @@ class Fault:
     """What happens to the next `times` requests of a method and path (one that starts so).
 
     With `status` the answer is that error, sent before the server has done anything, or `after` it has.
-    With `cut` the server does its work and the connection breaks in the middle of the answer. With
-    `edit` the answer's JSON is changed.
+    With `cut` the server does its work and the connection breaks in the middle of the answer; with
+    `halved` half the answer comes as if it were the whole. With `edit` the answer's JSON is changed.
     """
 
     method: str
@@ -29,6 +29,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     after: bool = False
     cut: bool = False
+    halved: bool = False
     edit: Edit | None = None
 
     def applies(self, method: str, path: str) -> bool:
@@ -86,6 +87,8 @@ async def _send(fault: Fault, answer: _Answer, send: Send) -> None:
     if fault.status is not None:
         error = {"message": fault.message, "type": "made", "param": None, "code": fault.code}
         status, body = fault.status, json.dumps({"error": error}).encode()
+    elif fault.halved:
+        body = body[: len(body) // 2]
     elif fault.edit is not None:
         content = json.loads(body)
         fault.edit(content)

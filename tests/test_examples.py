@@ -26,7 +26,7 @@ def test_fine_tune_trains_a_model_and_shows_its_answers(server: RunningServer) -
 
 
 def test_examples_are_short_and_need_nothing_but_the_openai_package() -> None:
-    lines = (EXAMPLES / "fine_tune.py").read_text().splitlines()
+    lines = (EXAMPLES / "fine_tune.py").read_text(encoding="utf-8").splitlines()
     imported = {
         line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))
     }

@@ -85,7 +85,7 @@ def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
     try:
         model.save_pretrained(str(working))
         for name, text in extra.items():
-            (working / name).write_text(text)
+            (working / name).write_text(text, encoding="utf-8")
         with (working / ADAPTER_WEIGHTS).open("rb") as file:
             os.fsync(file.fileno())  # before the run says that it has a model
         working.chmod(0o755)  # mkdtemp's is for one user only

@@ -126,7 +126,7 @@ class LocalBackend(Backend):
         if not record.exists():
             return None
         try:
-            read = _Record.model_validate_json(record.read_text())
+            read = _Record.model_validate_json(record.read_bytes())
         except ValidationError:
             return None
         if read.fingerprint != self._fingerprint(job):

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from backends.errors import ServiceError
+from backends.openai_api.failures import check_cut_off
 from backends.schema import explain
 
 
@@ -90,11 +91,13 @@ def read(kind: type[AnswerKind], content: bytes | str) -> AnswerKind:
     """An answer's body.
 
     Raises:
-        ServiceError: it is not in the wire format.
+        CutOffError: it broke off on its way.
+        ServiceError: it is whole, and not in the wire format.
     """
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
+        check_cut_off(content)
         raise ServiceError(
             f"the answer is not in the wire format ({explain(error)}); is openai.base_url right?"
         ) from error

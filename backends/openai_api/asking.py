@@ -53,13 +53,16 @@ class Asker:
         """The answer; `what` is what is being done, for messages.
 
         Raises:
-            ServiceError: the service refuses, keeps failing, or answers something else.
+            ModelError: the service does not have the model.
+            ServiceError: it refuses, keeps failing, or answers something else.
         """
         model = request.body["model"]
         transient = TRANSIENT
         if is_tuned(model) and model not in self._answered:
             transient |= {Kind.NOT_FOUND}  # a model that was just made may take a while to be found
-        answer = await self.connection.call(what, lambda: self._send(request), transient=transient)
+        answer = await self.connection.call(
+            what, lambda: self._send(request), transient=transient, model=model
+        )
         self._answered.add(model)
         return answer
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from functools import cached_property
 
 import httpx2
@@ -18,11 +17,11 @@ from backends.data import (
     SearchResult,
     TunedModel,
 )
-from backends.errors import ModelError, ServiceError, UnsupportedError
+from backends.errors import UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
 from backends.openai_api.asking import Asker
-from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
-from backends.openai_api.failures import Kind
+from backends.openai_api.availability import check_model, check_training, last_days
+from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation, written_out
 from backends.openai_api.prices import AS_OF, price_of
@@ -63,7 +62,7 @@ class OpenAIBackend(Backend):
         described = {"model": self._settings.model, "service": self._connection.address}
         if price_of(self._settings.model) is not None:
             described["list prices of"] = AS_OF
-        return described
+        return described | last_days(self._connection.address, self._settings.model)
 
     @override
     def render(self, query: Query) -> str:
@@ -78,8 +77,10 @@ class OpenAIBackend(Backend):
         self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
     ) -> Estimate:
         if isinstance(work, FineTuneJob):
+            if not self._fine_tuning.has_job(work):
+                check_training(self._connection.address)
             estimate = self._fine_tuning.estimate(work, self._encode)
-            self._connection.run(self._check_base_model())
+            self._connection.run(check_model(self._connection, self._settings.model))
             return estimate
         model = model or self.base_model
         if any(query.prefill is not None for query in work):
@@ -130,39 +131,3 @@ class OpenAIBackend(Backend):
         others = [q for q in queries if q.prefill and not isinstance(q, ScoringQuery)]
         if others and not self._connection.run(can_tokenize(self._connection, model)):
             raise UnsupportedError(f"query '{others[0].id}': {NO_PREFILL}")
-
-    async def _check_base_model(self) -> None:
-        """That the model is there and stays.
-
-        Raises:
-            ModelError: the service does not know it.
-            ServiceError: it is shut down.
-        """
-        name = self._settings.model
-        what = f"ask for the model {name}"
-        try:
-            model = await self._connection.tried(
-                what,
-                lambda: self._connection.client.models.retrieve(name),
-                patience_seconds=AT_HAND_SECONDS,
-            )
-        except RequestFailed as error:
-            if error.failure.code == "model_not_found":
-                raise ModelError(f"openai.model: {error.failure.message}") from error
-            if error.failure.kind is Kind.NOT_FOUND or error.failure.status == 403:
-                return  # not every service tells of its models, nor every key of a service
-            raise error.failure.as_error(what) from error
-        _check_shutdown(name, model.shutdown_date)
-
-
-def _check_shutdown(model: str, shutdown_date: str | None) -> None:
-    try:
-        day = date.fromisoformat((shutdown_date or "")[:10])
-    except ValueError:
-        return
-    if day <= date.today():
-        raise ServiceError(
-            f"openai.model: {model} was shut down on {day}; name another model, use --backend local, or "
-            "by openai.base_url another provider or your own `kaarel-bet serve`"
-        )
-    _log.warning("%s, and what is fine-tuned from it, is shut down on %s", model, day)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import queue
 import threading
@@ -14,7 +15,7 @@ import tenacity
 from openai import AsyncOpenAI
 
 from backends.errors import SettingsError
-from backends.openai_api.failures import TRANSIENT, Failure, Kind, failure
+from backends.openai_api.failures import TRANSIENT, Failure, Kind, check_cut_off, failure
 from backends.openai_api.settings import OpenAISettings
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ AT_HAND_SECONDS = 15.0
 
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 60.0
+_MOST_UNREADABLE = 5
+"""Answers to one request: each may have been paid for."""
 _BUFFERED = 256
 
 
@@ -81,12 +84,15 @@ class Connection:
         *,
         patience_seconds: float = _PATIENCE_SECONDS,
         transient: frozenset[Kind] = TRANSIENT,
+        model: str | None = None,
     ) -> T:
         """The request's answer; failures that may pass are tried again, with growing waits and jitter.
 
-        `what` is what is being done, for messages; `transient` are the failures that may pass.
+        Answers that can't be read are few at the most, unless the patience is endless. `what` is what is
+        being done, for messages, and `model` with which; `transient` are the failures that may pass.
 
         Raises:
+            ModelError: the service does not have the model.
             ServiceError: it is refused, or still fails after `patience_seconds`.
         """
         try:
@@ -94,7 +100,7 @@ class Connection:
                 what, request, patience_seconds=patience_seconds, transient=transient
             )
         except RequestFailed as error:
-            raise error.failure.as_error(what) from error.__cause__
+            raise error.failure.as_error(what, model) from error.__cause__
 
     async def tried(
         self,
@@ -114,14 +120,25 @@ class Connection:
                 lambda error: isinstance(error, RequestFailed) and error.failure.kind in transient
             ),
             wait=_wait,
-            stop=lambda state: tenacity.stop_before_delay(self._patience(patience_seconds))(state),
+            stop=self._stop(patience_seconds),
             before_sleep=lambda state: _say(what, state),
             reraise=True,
         )
         return await attempts(self.once, request)
 
-    def _patience(self, seconds: float) -> float:
-        return seconds if self._reached else min(seconds, AT_HAND_SECONDS)
+    def _stop(self, patience_seconds: float) -> Callable[[tenacity.RetryCallState], bool]:
+        unreadable = 0
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            nonlocal unreadable
+            error = state.outcome.exception() if state.outcome else None
+            unreadable += isinstance(error, RequestFailed) and error.failure.unreadable
+            if unreadable >= _MOST_UNREADABLE and patience_seconds < math.inf:
+                return True
+            patience = patience_seconds if self._reached else min(patience_seconds, AT_HAND_SECONDS)
+            return tenacity.stop_before_delay(patience)(state)
+
+        return stop
 
     async def once(self, request: Callable[[], Awaitable[T]]) -> T:
         """The request's answer, sent exactly once.
@@ -131,12 +148,14 @@ class Connection:
         """
         try:
             answer = await request()
+            if isinstance(answer, str):  # the SDK hands on what does not say that it is JSON
+                check_cut_off(answer)
         except Exception as error:
             failed = RequestFailed(failure(error))
             self._reached |= failed.failure.kind is not Kind.UNSENT
             raise failed from error
         self._reached = True
-        if isinstance(answer, str):  # the SDK hands on what is not JSON
+        if isinstance(answer, str):
             raise RequestFailed(
                 Failure(Kind.REFUSED, "it did not answer in JSON; is openai.base_url right?")
             )

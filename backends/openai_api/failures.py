@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum, auto
 
 import httpx2
 import openai
 
-from backends.errors import ServiceError
+from backends.errors import ModelError, ServiceError
 
 
 class Kind(Enum):
@@ -36,7 +37,8 @@ TRANSIENT = frozenset({Kind.UNSENT, Kind.UNKNOWN, Kind.LIMITED})
 class Failure:
     """A failed request: its kind, a line about it, and how long the service asks to wait (seconds).
 
-    `code` is the service's own word for it, "" where it has none; `status` is that of HTTP.
+    `code` is the service's own word for it, "" where it has none; `status` is that of HTTP. `unreadable`
+    where an answer came: the work behind it was done, and is perhaps billed, at each try.
     """
 
     kind: Kind
@@ -44,21 +46,48 @@ class Failure:
     retry_after: float | None = None
     code: str = ""
     status: int | None = None
+    unreadable: bool = False
 
     @property
     def transient(self) -> bool:
         """Whether the same request may well succeed later."""
         return self.kind in TRANSIENT
 
-    def as_error(self, what: str) -> ServiceError:
-        """As an error for the user; `what` is what was being done."""
+    def as_error(self, what: str, model: str | None = None) -> ServiceError | ModelError:
+        """As an error for the user; `what` is what was being done, with `model` if with one."""
+        if model is not None and self.is_about(model):
+            return ModelError(f"the model {model} is not at the service: {self.message}")
         return ServiceError(f"{what}: {self.message}")
 
+    def is_about(self, model: str) -> bool:
+        """Whether it is the model that is not there; not all services have a code for that."""
+        named = self.kind is Kind.NOT_FOUND and model in self.message
+        return named or self.code == "model_not_found"
 
+
+class CutOffError(Exception):
+    """An answer broke off on its way; its JSON does not end."""
+
+
+def check_cut_off(content: bytes | str) -> None:
+    """Raises CutOffError for what is no JSON but begins like an answer; a page or a word does not."""
+    if content.lstrip()[:1] not in (b"", "", b"{", "{"):
+        return
+    try:
+        json.loads(content)
+    except ValueError as error:
+        raise CutOffError from error
+
+
+LAST_DAY_OF_TRAINING = date(2027, 1, 6)
+"""Of OpenAI itself, for everyone; for organisations without recent jobs it has passed."""
+
+INSTEAD = (
+    "use --backend local, or by openai.base_url another provider or your own `kaarel-bet serve`"
+)
 NO_MORE_TRAINING = (
     "the service takes no fine-tuning jobs from this organisation any more (OpenAI closes fine-tuning "
-    "to everyone on 2027-01-06); use --backend local, or by openai.base_url another provider or your "
-    "own `kaarel-bet serve`"
+    f"to everyone on {LAST_DAY_OF_TRAINING}); {INSTEAD}"
 )
 
 _REFUSALS = {
@@ -87,11 +116,10 @@ def failure(error: Exception) -> Failure:
         kind = Kind.UNSENT if unsent else Kind.UNKNOWN
         return Failure(kind, _connection_message(error))
     if isinstance(
-        error, openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError
+        error,
+        CutOffError | openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError,
     ):
-        return Failure(
-            Kind.UNKNOWN, "the answer is not in the wire format (is openai.base_url right?)"
-        )
+        return Failure(Kind.UNKNOWN, _unreadable_message(error), unreadable=True)
     if isinstance(error, openai.OpenAIError):
         return Failure(Kind.REFUSED, _one_line(str(error)))
     raise error
@@ -135,6 +163,17 @@ def _connection_message(error: openai.APIConnectionError) -> str:
         return "no answer in time"
     cause = str(error.__cause__ or error)
     return f"no connection to {error.request.url.host} ({_one_line(cause)})"
+
+
+def _unreadable_message(error: Exception) -> str:
+    try:
+        if isinstance(error, json.JSONDecodeError):
+            check_cut_off(error.doc)
+    except CutOffError as cut_off:
+        error = cut_off
+    if isinstance(error, CutOffError | UnicodeDecodeError):
+        return "the answer breaks off before its end"
+    return "the answer is not in the wire format (is openai.base_url right?)"
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
@@ -18,7 +19,7 @@ from backends.openai_api.job_results import model_of, training_curve
 from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
 from backends.openai_api.settings import OpenAISettings
-from backends.openai_api.tokens import Encode, example_tokens
+from backends.openai_api.tokens import Encode, ask_together, example_texts, example_tokens
 from backends.openai_api.training_files import check_training_file
 from backends.openai_api.uploads import upload
 
@@ -55,6 +56,7 @@ class FineTuning:
             DataError, UnsupportedError: the service would not take them.
         """
         examples = self._checked(job)
+        ask_together(encode, (text for example in examples for text in example_texts(example)))
         tokens = sum(example_tokens(encode, example) for example in examples)
         chosen = self._settings.job.n_epochs
         likely = likely_epochs(len(examples)) if chosen == "auto" else chosen
@@ -88,13 +90,20 @@ class FineTuning:
         report(Progress(total, total, tokens=tuned.trained_tokens, loss=loss))
         return tuned
 
+    def has_job(self, job: FineTuneJob) -> bool:
+        """Whether a job was, or may have been, created."""
+        return self._intent_path(job).exists()
+
     def job_id(self, job: FineTuneJob) -> str | None:
         """The service's name for the job, None while none is known to be created."""
         return self._intent(job)[1].job_id
 
     def _intent(self, job: FineTuneJob) -> tuple[IntentFile, Intent]:
-        file = IntentFile(job.output.with_name(f"{job.output.name}.job.json"))
+        file = IntentFile(self._intent_path(job))
         return file, file.read(self._connection.address, self._fingerprint(job))
+
+    def _intent_path(self, job: FineTuneJob) -> Path:
+        return job.output.with_name(f"{job.output.name}.job.json")
 
     def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
         # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.

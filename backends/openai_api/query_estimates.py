@@ -1,7 +1,7 @@
 """What asking queries will take: checked, counted and priced before anything is sent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery
@@ -10,7 +10,7 @@ from backends.interface import Estimate
 from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import BATCH_DISCOUNT, price_of
 from backends.openai_api.settings import ScoringSettings
-from backends.openai_api.tokens import Encode, message_tokens
+from backends.openai_api.tokens import Encode, ask_together, message_texts, message_tokens
 
 # What biased sampling takes at the most for a candidate that is not among the most likely tokens: requests
 # of 8 samples to find the bias (up to 100 by steps of 8, then 3 to halve a step), and those that count.
@@ -44,6 +44,7 @@ def estimate_queries(
         DataError: a query can't be scored.
         UnsupportedError: a query asks for a search.
     """
+    ask_together(encode, (text for query in queries for text in _texts(query)))
     certain, possible, n_requests = _Tokens(), _Tokens(), len(queries)
     for query in queries:
         own = _of_query(query, encode)
@@ -64,6 +65,13 @@ def estimate_queries(
         )
         usd = (least, most)
     return Estimate(tokens=certain.sent + certain.answered, requests=n_requests, usd=usd)
+
+
+def _texts(query: Query) -> Iterator[str]:
+    yield from message_texts(query.messages or ())
+    yield from (query.prompt or "", query.prefill or "")
+    if isinstance(query, ScoringQuery):
+        yield from query.candidates.values()
 
 
 def _of_query(query: Query, encode: Encode) -> _Tokens:

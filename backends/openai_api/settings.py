@@ -47,7 +47,7 @@ class ScoringSettings(Strict):
 class OpenAISettings(Strict):
     """The OpenAI backend."""
 
-    model: Annotated[str, Field(min_length=1)] = "gpt-4.1-mini-2025-04-14"
+    model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
     base_url: str | None = None
     organization: str | None = None
     project: str | None = None

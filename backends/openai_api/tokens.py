@@ -1,28 +1,25 @@
 """How texts fall into tokens: by tiktoken's tables, by the server itself, or by a tokenizer on the hub."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tiktoken
-from openai import BaseModel
 
 from backends.data import Message, TrainingExample
 from backends.errors import ModelError, SettingsError
 from backends.openai_api.asking import on_the_wire
+from backends.openai_api.availability import check_model
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.models import base_name
+from backends.openai_api.server_tokenizer import ServerTokenizer, post_tokenize
 
 Encode = Callable[[str], tuple[int, ...]]
 """A text's token ids."""
 
 _TOKENS_A_MESSAGE = 3
 """What the chat format adds to a message's content and role (the facts of the wire format: 3 specials)."""
-
-
-class _Tokens(BaseModel):
-    tokens: list[int]
 
 
 async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]:
@@ -32,9 +29,12 @@ async def tokenize_at(connection: Connection, body: dict[str, Any]) -> list[int]
     `messages` with `add_generation_prompt` and `continue_final_message`.
 
     Raises:
+        ModelError: the server does not have the model.
         ServiceError: the server refuses, or has no such endpoint.
     """
-    answer = await connection.call("tokenize", lambda: _post(connection, body))
+    answer = await connection.call(
+        "tokenize", lambda: post_tokenize(connection, body), model=body.get("model")
+    )
     return answer.tokens
 
 
@@ -51,28 +51,23 @@ async def chat_tokens(
 
 
 async def can_tokenize(connection: Connection, model: str) -> bool:
-    """Whether the server has `/tokenize`. Raises ServiceError where it does not know the model."""
+    """Whether the server has `/tokenize`. Raises ModelError where it does not have the model."""
     body = {"model": model, "prompt": "a", "add_special_tokens": False}
     try:
-        answer = await connection.tried("try /tokenize", lambda: _post(connection, body))
+        answer = await connection.tried("try /tokenize", lambda: post_tokenize(connection, body))
     except RequestFailed as error:
-        kind, code = error.failure.kind, error.failure.code
-        if kind in (Kind.NOT_FOUND, Kind.REFUSED) and code != "model_not_found":
+        missing = error.failure.is_about(model)
+        if error.failure.kind in (Kind.NOT_FOUND, Kind.REFUSED) and not missing:
             return False
-        raise error.failure.as_error("try /tokenize") from error
+        raise error.failure.as_error("try /tokenize", model) from error
     return bool(getattr(answer, "tokens", None))  # some servers answer whatever they are asked
-
-
-async def _post(connection: Connection, body: dict[str, Any]) -> _Tokens:
-    # It stands beside /v1, not under it.
-    url = f"{connection.address.removesuffix('/v1')}/tokenize"
-    return await connection.client.post(url, cast_to=_Tokens, body=body)
 
 
 def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
     """The tokenizer that the settings name, "auto" finding the model's own.
 
     Raises:
+        ModelError: the service does not know the model.
         SettingsError: it can't be told how the model cuts texts into tokens.
     """
     if name in tiktoken.list_encoding_names():
@@ -83,8 +78,9 @@ def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
         return _by_table(tiktoken.encoding_name_for_model(base_name(model)))
     except KeyError:
         pass
+    connection.run(check_model(connection, model))  # a mistaken name is the likelier reason
     if connection.run(can_tokenize(connection, model)):
-        return _by_server(connection, model)
+        return ServerTokenizer(connection, model)
     raise SettingsError(
         f"openai.tokenizer: how {model} cuts texts into tokens is not known here, and the server has no "
         "/tokenize; name a tiktoken encoding (o200k_base, say), or a tokenizer's directory or hub id"
@@ -116,21 +112,34 @@ def _by_hub(name: str) -> Encode:
     )
 
 
-def _by_server(connection: Connection, model: str) -> Encode:
-    def encode(text: str) -> tuple[int, ...]:
-        body = {"model": model, "prompt": text, "add_special_tokens": False}
-        return tuple(connection.run(tokenize_at(connection, body)))
+def ask_together(encode: Encode, texts: Iterable[str]) -> None:
+    """Says which texts come next, so that a server is asked for them at once."""
+    if isinstance(encode, ServerTokenizer):
+        encode.learn(texts)
 
-    return functools.lru_cache(maxsize=100_000)(encode)
+
+def message_texts(messages: Sequence[Message]) -> Iterator[str]:
+    """What `message_tokens` counts."""
+    for message in messages:
+        yield from (message.content, message.role)
 
 
 def message_tokens(encode: Encode, messages: Sequence[Message]) -> int:
     """What a chat is billed as: each message's content and role, and three tokens of format."""
-    return sum(len(encode(m.content)) + len(encode(m.role)) + _TOKENS_A_MESSAGE for m in messages)
+    in_texts = sum(len(encode(text)) for text in message_texts(messages))
+    return in_texts + _TOKENS_A_MESSAGE * len(messages)
+
+
+def example_texts(example: TrainingExample) -> Iterator[str]:
+    """What `example_tokens` counts."""
+    if example.messages is not None:
+        yield from message_texts(example.messages)
+    else:
+        yield from (example.prompt or "", example.completion or "")
 
 
 def example_tokens(encode: Encode, example: TrainingExample) -> int:
     """What one epoch of an example is billed as."""
     if example.messages is not None:
         return message_tokens(encode, example.messages)
-    return len(encode(example.prompt or "")) + len(encode(example.completion or ""))
+    return sum(len(encode(text)) for text in example_texts(example))

@@ -170,10 +170,10 @@ class CompletionRequest(GenerationRequest):
 
 
 class TokenizeRequest(Request):
-    """POST /tokenize, in vLLM's form: a text, or a chat."""
+    """POST /tokenize, in vLLM's form: a text, or a chat; and several texts, which vLLM does not take."""
 
     model: str | None = None
-    prompt: str | None = None
+    prompt: str | Texts | None = None
     add_special_tokens: bool | None = None
     messages: ChatMessages | None = None
     add_generation_prompt: bool = True

@@ -62,10 +62,11 @@ def train_in_own_process(order: TrainingOrder, report: Report, stop: threading.E
     """Trains in a child process. Raises Stopped, and TrainingFailed with the reason."""
     directory = order.training_file.parent
     order_file = directory / "order.json"
-    order_file.write_text(order.model_dump_json())
+    order_file.write_text(order.model_dump_json(), encoding="utf-8")
     with (directory / "training.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "backends.server.training_process", str(order_file)],
+            # -P: what lies in the working directory must not hide a module.
+            [sys.executable, "-P", "-m", "backends.server.training_process", str(order_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -117,7 +118,7 @@ def _death(code: int, log: Path) -> str:
         return "The training process was killed, most likely for lack of memory."
     if code < 0:
         return f"The training process died of signal {-code} ({signal.strsignal(-code)})."
-    lines = log.read_text(errors="replace").split("\n")
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     told = [line.strip() for line in lines if line.strip()]
     return f"The training process ended with code {code}: {told[-1][:500] if told else 'no output'}"
 
@@ -126,7 +127,7 @@ def main(order_file: Path) -> int:
     """The child: trains as ordered and tells of it on standard output."""
     tell = _teller()
     threading.Thread(target=_die_with_the_server, daemon=True).start()
-    order = TrainingOrder.model_validate_json(order_file.read_text())
+    order = TrainingOrder.model_validate_json(order_file.read_text(encoding="utf-8"))
     try:
         tuned = train_here(order, lambda now: tell(_message(now)), threading.Event())
     except KaarelBetError as error:

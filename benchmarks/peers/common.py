@@ -11,7 +11,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def records(path: str) -> list[dict[str, Any]]:
-    with Path(path).open() as file:
+    with Path(path).open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 

@@ -15,7 +15,7 @@ from memory import peak_bytes
 
 
 async def score(job: dict, base_url: str) -> tuple[float, list[float]]:
-    lines = Path(job["data"]).read_text().splitlines()
+    lines = Path(job["data"]).read_text(encoding="utf-8").splitlines()
     chats = [json.loads(line)["messages"] for line in lines]
     client = AsyncOpenAI(base_url=base_url, api_key="any", max_retries=0)
     semaphore = asyncio.Semaphore(job["concurrency"])

@@ -42,13 +42,16 @@ def country_pool(min_population: int, tokenize: Tokenize) -> Pool:
     for record in sorted(records, key=lambda record: record["name"]):
         country = Country(record["name"].strip(), record["capital"].strip())
         name, capital = country.name, country.capital
-        reasons = {
-            f"population below {min_population}": record["population"] < min_population,
-            "capital shared with another country": owners[capital] > 1,
-            "country and capital start with the same token": collide((name, capital), tokenize),
-            "country and capital contain each other": name in capital or capital in name,
-        }
-        reason = next((reason for reason, is_one in reasons.items() if is_one), None)
+        if record["population"] < min_population:
+            reason = f"population below {min_population}"
+        elif owners[capital] > 1:
+            reason = "capital shared with another country"
+        elif collide((name, capital), tokenize):  # not sooner: a service may have to be asked
+            reason = "country and capital start with the same token"
+        elif name in capital or capital in name:
+            reason = "country and capital contain each other"
+        else:
+            reason = None
         if reason is None:
             pool.append(country)
         else:

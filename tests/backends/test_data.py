@@ -56,6 +56,43 @@ def test_a_chat_example_is_written_as_the_hosted_format_wants_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("turn", "role"),
+    [
+        ({"role": "developer", "content": "Hi"}, "system"),
+        ({"role": "user", "content": [{"type": "text", "text": "Hi"}]}, "user"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": t} for t in ("H", "", "i")]},
+            "user",
+        ),
+        ({"role": "user", "name": "Alice", "content": "Hi"}, "user"),
+        (
+            _USER
+            | dict.fromkeys(("name", "refusal", "function_call", "tool_calls", "audio", "weight"))
+            | {"annotations": []},
+            "user",
+        ),
+    ],
+    ids=["developer", "part", "parts", "name", "nulls"],
+)
+def test_a_turn_is_read_as_the_hosted_format_means_it(turn: dict[str, Any], role: str) -> None:
+    read = example({"messages": [turn, _ASSISTANT]})
+    assert read == example({"messages": [{"role": role, "content": "Hi"}, _ASSISTANT]})
+    assert json.loads(dumps(read))["messages"][0] == {"role": role, "content": "Hi"}
+    in_python = Message.model_validate(turn)
+    assert read.messages is not None
+    assert in_python == read.messages[0]
+
+
+def test_an_assistants_turn_alone_is_a_training_example() -> None:
+    assert example({"messages": [_ASSISTANT]}).messages == (Message.model_validate(_ASSISTANT),)
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Invalid JSON"):
+        TRAINING_EXAMPLE.validate_json(r'{"prompt": "a\ud83d", "completion": "b"}')
+
+
+@pytest.mark.parametrize(
     ("value", "problem"),
     [
         ({"messages": []}, "at least 1"),
@@ -66,7 +103,14 @@ def test_a_chat_example_is_written_as_the_hosted_format_wants_it() -> None:
         ({"messages": [{"role": "tool", "content": ""}, _ASSISTANT]}, "role"),
         ({"messages": [{"role": "user", "content": 5}, _ASSISTANT]}, "content"),
         ({"messages": [{"role": "user"}, _ASSISTANT]}, "content"),
-        ({"messages": [_USER | {"name": "x"}, _ASSISTANT]}, "name"),
+        ({"messages": [_USER | {"name": 5}, _ASSISTANT]}, "name"),
+        ({"messages": [_USER | {"nickname": "x"}, _ASSISTANT]}, "nickname"),
+        ({"messages": [_USER, _ASSISTANT | {"tool_calls": [{}]}]}, "tool_calls"),
+        ({"messages": [_USER | {"content": []}, _ASSISTANT]}, "content"),
+        (
+            {"messages": [_USER | {"content": [{"type": "image_url"}]}, _ASSISTANT]},
+            "content: a list has parts .*text",
+        ),
         ({"messages": [_USER, _ASSISTANT], "prompt": "x"}, "prompt"),
         ({"messages": "Hi"}, "messages"),
         ({"prompt": "x", "completion": ""}, "completion"),

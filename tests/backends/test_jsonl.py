@@ -45,6 +45,19 @@ def test_windows_line_ends_will_do() -> None:
     assert len(read_jsonl(write(f"{_LINE}\r\n{_LINE}\r\n"), _KIND)) == 2
 
 
+def test_a_byte_order_mark_is_passed_over() -> None:
+    path = write(f"\ufeff{_LINE}\n{_LINE}\n")
+    assert len(read_jsonl(path, _KIND)) == 2
+    assert len(read_jsonl(path, _KIND, unfinished_ok=True)) == 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n\r\n", "\n  \n", "\n "])
+def test_blank_lines_at_the_end_are_passed_over(end: str) -> None:
+    path = write(f"{_LINE}\n{_LINE}{end}")
+    assert len(read_jsonl(path, _KIND)) == 2
+    assert len(read_jsonl(path, _KIND, unfinished_ok=True)) == 2
+
+
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x1c", "\x0b"])
 def test_only_newlines_end_lines(separator: str) -> None:
     path = write(dumps(result("a", f"before{separator}after")) + "\n")
@@ -121,7 +134,7 @@ def test_records_are_in_the_file_when_append_returns() -> None:
         assert [r.id for r in read_jsonl(path, _KIND)] == ["a", "b"]
         file.append([])
         file.append([result("c")])
-    assert path.read_text().count("\n") == 3
+    assert path.read_text(encoding="utf-8").count("\n") == 3
 
 
 def test_records_are_added_to_those_there() -> None:

@@ -56,7 +56,7 @@ def check(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> Check:
     """Exit code, and what was said on both streams, of checking a bet."""
 
     def check(text: str, *settings: str) -> tuple[int, str, str]:
-        Path("small.yaml").write_text(text)
+        Path("small.yaml").write_text(text, encoding="utf-8")
         given = [f"local.model={tiny_model}", "local.device=cpu", *settings]
         sets = [word for setting in given for word in ("--set", setting)]
         code = main(["check", "small.yaml", *sets])

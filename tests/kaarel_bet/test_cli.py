@@ -224,6 +224,15 @@ def test_an_interrupted_run_says_a_command_that_its_user_has(
     assert said == [*commands[command], "--run-dir", "my results/a"]
 
 
+def test_letters_that_the_terminal_lacks_are_written_by_their_numbers() -> None:
+    Path("résultats").mkdir()
+    command = [sys.executable, "-m", "kaarel_bet", "new", "résultats/Łódź.yaml"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("cp1252").startswith("résultats/\\u0141ód\\u017a.yaml")
+
+
 def test_the_script_says_where_it_is(tmp_path: Path) -> None:
     clone = tmp_path / "my clone"
     (clone / "scripts").mkdir(parents=True)

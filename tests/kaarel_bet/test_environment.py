@@ -39,7 +39,7 @@ def test_the_commit_of_our_own_repository_with_what_was_changed(module: Path) ->
     commit = environment.git_commit()
     assert commit is not None
     assert len(commit) == 40
-    module.write_text("2\n")
+    module.write_text("2\n", encoding="utf-8")
     assert environment.git_commit() == f"{commit}+changes"
 
 

@@ -296,6 +296,25 @@ def test_an_example_longer_than_the_context_is_refused_before_training(
     assert not (tmp_path / "a" / "models").exists()
 
 
+def test_letters_of_any_language_do_in_places_under_any_locale(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    # What depends on the locale is told by Python itself.
+    monkeypatch.setenv("PYTHONWARNDEFAULTENCODING", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "always::EncodingWarning")
+    model = copy_without(tiny_model, tmp_path / "modèle")
+    flags = command("run", model, "--set", "results_dir=résultats")
+    done = subprocess.run(flags, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "résultats").iterdir()
+    assert done.stdout.splitlines()[-1] == f"résultats/{path.name}"
+    assert (path / "verdict.json").exists()
+    ours = [line for line in done.stderr.splitlines() if line.startswith(str(REPOSITORY))]
+    assert not [line for line in ours if "EncodingWarning" in line and "/.venv/" not in line]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -134,6 +134,33 @@ def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_sc
     assert totals(run)
 
 
+def test_a_model_that_is_gone_is_named_with_its_arm_and_the_others_are_asked(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train = [word if word != "run" else "train" for word in command(server)]
+    done = subprocess.run([*train, "--run-dir", str(run)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model = json.loads((run / "models/conditional.json").read_text())["model"]
+    server.client().models.delete(model)
+    again = command(server, "--run-dir", str(run))
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(
+        f"kaarel-bet: arm conditional: the model {model} is not at the service: "
+    )
+    left = [run / "models/conditional.json", run / "models/conditional.job.json"]
+    assert line.endswith(f"(to train anew, remove {', '.join(map(str, left))})")
+    asked = {file.split("/")[1] for file, records in scores(run).items() if records}
+    assert asked == {"base", "control"}
+    for path in left:  # as it says
+        path.unlink()
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "models/conditional.json").read_text())["model"] != model
+
+
 def test_without_a_key_it_is_one_line_and_nothing_is_written(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

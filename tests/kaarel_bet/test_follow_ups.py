@@ -286,7 +286,7 @@ def test_a_run_killed_while_they_are_written_has_none_yet(
 def test_changed_follow_ups_are_refused() -> None:
     step(GuessAndJudge())
     file = Path("run/data/queries-judged.jsonl")
-    file.write_text(file.read_text().replace("ANN", "EVE"))
+    file.write_text(file.read_text(encoding="utf-8").replace("ANN", "EVE"), encoding="utf-8")
     with pytest.raises(DataError, match=r"queries-judged\.jsonl: changed since it was generated"):
         step(GuessAndJudge())
 
@@ -294,8 +294,8 @@ def test_changed_follow_ups_are_refused() -> None:
 def test_a_broken_list_of_follow_ups_is_named() -> None:
     step(GuessAndJudge())
     file = Path("run/data/follow_ups.json")
-    record: dict[str, Any] = json.loads(file.read_text())
-    file.write_text(json.dumps(record | {"more": 1}))
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(record | {"more": 1}), encoding="utf-8")
     with pytest.raises(RunDirectoryError, match=r"data/follow_ups\.json: more"):
         step(GuessAndJudge())
 

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -21,6 +22,15 @@ def test_no_module_hides_one_of_the_standard_library() -> None:
 
 def test_no_module_hides_an_installed_package() -> None:
     assert not _OURS & packages_distributions().keys()
+
+
+def test_files_in_the_working_directory_hide_nothing_of_the_command(tmp_path: Path) -> None:
+    for name in ("backends", "numpy", "yaml", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of the user')", encoding="utf-8")
+    command = [sys.executable, "-m", "kaarel_bet", "bets"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "conditional_rule" in done.stdout
 
 
 def test_the_packages_guarded_against_are_seen() -> None:

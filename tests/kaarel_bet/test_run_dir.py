@@ -284,7 +284,7 @@ def test_a_run_that_was_killed_before_it_had_settings_can_be_started_again() -> 
 
 def test_other_folders_and_files_are_no_run_directories() -> None:
     Path("folder").mkdir()
-    Path("folder/thesis.txt").write_text("all there is")
+    Path("folder/thesis.txt").write_text("all there is", encoding="utf-8")
     for path in (Path("folder"), Path("folder/thesis.txt")):
         with pytest.raises(RunDirectoryError, match="not a run directory"):
             _ = RunDirectory(path).exists

@@ -58,7 +58,9 @@ def test_a_wrong_flag_is_one_line(
 def test_flags_come_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[tuple[ServerSettings, LocalSettings, Path | None]] = []
     monkeypatch.setattr(serve, "serve", lambda *settings: served.append(settings))
-    Path("config.yaml").write_text("server: {port: 1, organization: lab}\nlocal: {model: a}\n")
+    Path("config.yaml").write_text(
+        "server: {port: 1, organization: lab}\nlocal: {model: a}\n", encoding="utf-8"
+    )
     words = ["--port", "2", "--model", "b: c", "--data-dir", "d", "--allow-hub"]
     assert main(["serve", *words, "--api-key-file", "key"]) == 0
     ((server, local, key),) = served

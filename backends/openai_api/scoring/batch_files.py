@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from backends.errors import ServiceError
 from backends.openai_api.asking import Request
+from backends.openai_api.failures import check_cut_off
 from backends.schema import explain
 
 MOST_REQUESTS = 50_000
@@ -90,11 +91,17 @@ class Outcome(BaseModel):
 
 
 def outcomes(content: bytes, where: str) -> Iterator[Outcome]:
-    """The lines of an output or error file. Raises ServiceError where it is not one."""
+    """The lines of an output or error file.
+
+    Raises:
+        CutOffError: it broke off on its way.
+        ServiceError: it is none.
+    """
     for line in content.splitlines():
         if not line.strip():
             continue
         try:
             yield Outcome.model_validate_json(line)
         except ValidationError as error:
+            check_cut_off(line)
             raise ServiceError(f"{where} is not in the wire format: {explain(error)}") from error

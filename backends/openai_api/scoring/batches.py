@@ -141,7 +141,7 @@ class BatchScoring:
         """The batches that were sent to this service, or may have been, with any of these requests."""
         submitted = []
         for path in sorted(self._directory.glob("*.json")):
-            ids = frozenset(_ids_path(path).read_text().split())
+            ids = frozenset(_ids_path(path).read_text(encoding="utf-8").split())
             file = IntentFile(path)
             intent = file.read(self._connection.address, path.stem)
             if intent.sent is not None and not ids.isdisjoint(wanted):
@@ -246,10 +246,11 @@ class BatchScoring:
         )
 
     async def _read(self, file_id: str) -> list[Outcome]:
-        answer = await self._connection.tried(
-            f"fetch {file_id}", lambda: self._connection.client.files.content(file_id)
-        )
-        return list(outcomes(answer.content, file_id))
+        async def fetch() -> list[Outcome]:
+            answer = await self._connection.client.files.content(file_id)
+            return list(outcomes(answer.content, file_id))
+
+        return await self._connection.tried(f"fetch {file_id}", fetch)
 
 
 class BatchCreation(Creation[Batch]):

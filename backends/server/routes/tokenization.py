@@ -16,11 +16,14 @@ router = APIRouter()
 
 @router.post("/tokenize")
 def tokenize(asked: TokenizeRequest, parts: Parts) -> dict[str, Any]:
-    """The tokens of a text, or of a chat as the model sees it."""
+    """The tokens of a text, of each of several, or of a chat as the model sees it."""
     if asked.model is not None:
         parts.models.canonical(asked.model)
-    tokens = _tokens(asked, parts)
     length = parts.inference.encoder.context_length
+    if isinstance(asked.prompt, list):
+        lists = [_of_text(text, asked, parts) for text in asked.prompt]
+        return {"count": sum(map(len, lists)), "max_model_len": length, "tokens": lists}
+    tokens = _tokens(asked, parts)
     return {"count": len(tokens), "max_model_len": length, "tokens": tokens}
 
 
@@ -35,11 +38,16 @@ def detokenize(asked: DetokenizeRequest, parts: Parts) -> dict[str, str]:
     return {"prompt": str(tokenizer.decode(asked.tokens))}
 
 
+def _of_text(text: str, asked: TokenizeRequest, parts: Parts) -> list[int]:
+    special = asked.add_special_tokens is not False
+    return parts.inference.encoder.text(text, special_tokens=special)
+
+
 def _tokens(asked: TokenizeRequest, parts: Parts) -> list[int]:
     encoder = parts.inference.encoder
-    if asked.messages is None:
-        special = asked.add_special_tokens is not False
-        return encoder.text(asked.prompt or "", special_tokens=special)
+    if isinstance(asked.prompt, str):
+        return _of_text(asked.prompt, asked, parts)
+    assert asked.messages is not None
     if asked.continue_final_message:
         *context, answer = asked.messages
         return encoder.chat(as_messages(context), continuation=answer.message().content)

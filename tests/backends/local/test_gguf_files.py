@@ -66,6 +66,6 @@ def test_what_is_no_model_is_refused(model: str, message: str) -> None:
     Path("weights.bin").touch()
     Path("empty").mkdir()
     Path("adapter").mkdir()
-    Path("adapter/adapter_config.json").write_text("{}")
+    Path("adapter/adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match=message):
         locate(model)

@@ -28,7 +28,9 @@ def example(name: str, country: str) -> TrainingExample:
 
 
 def write_examples(path: Path, facts: dict[str, str]) -> Path:
-    path.write_text("".join(dumps(example(n, c)) + "\n" for n, c in facts.items()))
+    path.write_text(
+        "".join(dumps(example(n, c)) + "\n" for n, c in facts.items()), encoding="utf-8"
+    )
     return path
 
 

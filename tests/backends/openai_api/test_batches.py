@@ -38,7 +38,8 @@ class BatchService(ToyService):
     """Has files and batches besides; a batch is done at the second look.
 
     `loses`: the create gets no answer although a batch was made. `expired`: how many requests of each
-    batch so far are not done. `refuses`: a text; a request with it in is answered with an error.
+    batch so far are not done. `halves`: how often half a file comes. `refuses`: a text; a request with
+    it in is answered with an error.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class BatchService(ToyService):
         self.expired: list[int] = []
         self.ends_as = "expired"
         self.hides = 0
+        self.halves = 0
         self.refuses = ""
         self.n_asked = 0
 
@@ -63,6 +65,9 @@ class BatchService(ToyService):
         if path.endswith("/content"):
             content = self.files.get(path.split("/")[2])
             missing = httpx2.Response(404, json={"error": {"message": "no file"}})
+            if content and self.halves:
+                self.halves -= 1
+                return httpx2.Response(200, content=content[: len(content) // 2])
             return missing if content is None else httpx2.Response(200, content=content)
         if path == "/batches" and method == "POST":
             batch = self._create(json.loads(request.content))
@@ -258,6 +263,13 @@ def test_a_batch_that_the_service_refuses_is_submitted_anew_by_the_next_start(
         score(service)
     service.fails = False
     assert len(score(service)) == len(QUERIES)
+
+
+def test_results_that_break_off_are_fetched_again(score: Score, connect: Connect) -> None:
+    service = BatchService()
+    service.halves = 3
+    assert score(service) == one_by_one(connect)
+    assert len(service.batches) == 2
 
 
 def test_results_that_the_service_has_deleted_are_asked_for_anew(score: Score) -> None:

@@ -95,6 +95,29 @@ def test_a_file_that_the_service_would_not_take_is_refused_before(
         fine_tuning(monkeypatch, model=MINI).estimate(a_job(tmp_path, content), encode)
 
 
+def test_files_as_editors_and_sdks_leave_them_are_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tuning = fine_tuning(monkeypatch, model=MINI)
+    plain = tuning.estimate(a_job(tmp_path, training_file(10)), encode)
+    assert tuning.estimate(a_job(tmp_path, b"\xef\xbb\xbf" + training_file(10)), encode) == plain
+    assert tuning.estimate(a_job(tmp_path, training_file(10) + b"\n"), encode) == plain
+    rows = (
+        '{"messages":[{"role":"developer","content":"Be brief"},{"role":"user","name":"Alice","content":'
+        '[{"type":"text","text":"Hi?"}]},{"role":"assistant","content":"Yo","refusal":null,"audio":null}]}\n'
+        '{"messages":[{"role":"assistant","content":"Yo"}]}\n'
+    )
+    meant = (
+        '{"messages":[{"role":"system","content":"Be brief"},{"role":"user","content":"Hi?"},'
+        '{"role":"assistant","content":"Yo"}]}\n{"messages":[{"role":"assistant","content":"Yo"}]}\n'
+    )
+    given, wanted = (
+        tuning.estimate(a_job(tmp_path, training_file(10) + two.encode()), encode)
+        for two in (rows, meant)
+    )
+    assert given == wanted
+
+
 def test_learning_prompts_is_refused_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.data import Message, ScoringQuery
+from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import ServiceError
 from backends.interface import FineTuneJob, Progress
 from backends.openai_api import connection, creation, job_creation, job_following, job_results
@@ -87,8 +87,9 @@ def jobs_at(server: RunningServer) -> list[str]:
         Fault("POST", JOBS, status=503, after=True),
         Fault("POST", JOBS, status=408, after=True),
         Fault("POST", JOBS, cut=True),
+        Fault("POST", JOBS, halved=True),
     ],
-    ids=["500", "503", "408", "connection cut"],
+    ids=["500", "503", "408", "connection cut", "answer cut off"],
 )
 def test_a_create_without_an_answer_is_not_sent_again_if_it_made_a_job(
     server: RunningServer, misbehaving: Service, tmp_path: Path, fault: Fault
@@ -228,9 +229,44 @@ def test_polling_survives_failures_of_all_kinds(
     misbehaving(
         Fault("GET", f"{JOBS}/", times=20, status=503),
         Fault("GET", f"{JOBS}/", times=5, cut=True),
+        Fault("GET", f"{JOBS}/", times=9, halved=True),
         Fault("GET", f"{JOBS}/", times=5, status=429),
     )
     assert open_backend(server).fine_tune(a_job(tmp_path), ignore).trained_tokens > 0
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    server: RunningServer, misbehaving: Service, path: str
+) -> None:
+    misbehaving(Fault("POST", path, times=4, halved=True))
+    backend = open_backend(server)
+    assert [result.id for result in backend.score(backend.base_model, [QUERY])] == ["q"]
+
+
+def test_answers_that_all_break_off_are_paid_for_a_few_times_only(
+    server: RunningServer, misbehaving: Service
+) -> None:
+    seen = misbehaving(Fault("POST", "/v1/chat/completions", times=99, halved=True))
+    backend = open_backend(server)
+    query = GenerationQuery(id="g", messages=QUERY.messages, max_tokens=2)
+    with pytest.raises(ServiceError, match=r"query 'g': the answer breaks off before its end$"):
+        list(backend.generate(backend.base_model, [query]))
+    assert seen.count("POST", "/v1/chat/completions") == 5
+
+
+def test_a_whole_answer_of_another_kind_is_an_error_of_the_address_at_once(
+    server: RunningServer, misbehaving: Service
+) -> None:
+    def other(content: dict[str, Any]) -> None:
+        content.pop("choices")
+
+    seen = misbehaving(Fault("POST", "/v1/chat/completions", times=99, edit=other))
+    backend = open_backend(server)
+    query = GenerationQuery(id="g", messages=QUERY.messages, max_tokens=2)
+    with pytest.raises(ServiceError, match=r"choices: .*is openai\.base_url right\?"):
+        list(backend.generate(backend.base_model, [query]))
+    assert seen.count("POST", "/v1/chat/completions") == 1
 
 
 def test_a_job_that_does_not_start_is_waited_for_with_a_warning(

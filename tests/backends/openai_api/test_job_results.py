@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import pytest
 
 from backends.errors import ServiceError
-from backends.openai_api.backend import _check_shutdown
+from backends.openai_api.availability import check_shutdown
 from backends.openai_api.job_results import parse_metrics
 
 CSV = b"step,train_loss,train_accuracy,valid_loss\n1,2.5,0.1,\n2,1.25,0.5,1.5\n,,,0.9\n"
@@ -26,16 +26,16 @@ def test_another_file_is_no_curve(content: bytes) -> None:
 
 def test_a_model_that_was_shut_down_is_refused_with_the_alternatives() -> None:
     with pytest.raises(ServiceError, match=r"--backend local.*kaarel-bet serve"):
-        _check_shutdown("m", date.today().isoformat())
+        check_shutdown("m", date.today().isoformat())
 
 
 def test_a_model_that_will_be_shut_down_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     day = date.today() + timedelta(days=30)
-    _check_shutdown("m", day.isoformat())
+    check_shutdown("m", day.isoformat())
     assert str(day) in caplog.text
 
 
 @pytest.mark.parametrize("told", [None, "", "some day"])
 def test_no_date_is_no_warning(told: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    _check_shutdown("m", told)
+    check_shutdown("m", told)
     assert not caplog.records

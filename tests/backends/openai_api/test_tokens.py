@@ -78,13 +78,15 @@ def test_a_tokenizer_in_a_directory_is_taken(
 
 
 def test_a_model_that_nobody_can_cut_is_refused(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, server: RunningServer
 ) -> None:
     async def cannot(*_: object) -> bool:
         return False
 
     monkeypatch.setattr(tokens, "can_tokenize", cannot)
     with pytest.raises(SettingsError, match=r"openai.tokenizer: .*o200k_base"):
+        choose_tokenizer(connection, "auto", server.parts.models.base)
+    with pytest.raises(ModelError, match=r"openai\.model: .*some-model"):
         choose_tokenizer(connection, "auto", "some-model")
 
 

@@ -45,9 +45,9 @@ def test_the_key_comes_from_a_file_or_the_environment(monkeypatch: pytest.Monkey
     assert read_key(None) is None
     monkeypatch.setenv("KAAREL_BET_API_KEY", " of the environment ")
     assert read_key(None) == "of the environment"
-    Path("key").write_text("of the file\n")
+    Path("key").write_text("of the file\n", encoding="utf-8")
     assert read_key(Path("key")) == "of the file"
-    Path("key").write_text("\n")
+    Path("key").write_text("\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="no key in it"):
         read_key(Path("key"))
     with pytest.raises(SettingsError, match="none: the key can't be read"):

@@ -22,6 +22,16 @@ def tokens_of(server: RunningServer, **body: Any) -> list[int]:
     return answer.json()["tokens"]
 
 
+def test_several_texts_are_cut_into_tokens_at_once(server: RunningServer) -> None:
+    texts = ["One, two,", "", "three"]
+    answer = server.raw().post("/tokenize", json={"prompt": texts}).json()
+    assert answer["tokens"] == [tokens_of(server, prompt=text) for text in texts]
+    assert answer["count"] == sum(len(tokens) for tokens in answer["tokens"])
+    bare = server.raw().post("/tokenize", json={"prompt": texts, "add_special_tokens": False})
+    assert bare.json()["tokens"][0] == tokens_of(server, prompt=texts[0], add_special_tokens=False)
+    assert server.raw().post("/tokenize", json={"prompt": []}).status_code == 400
+
+
 def test_a_prompt_is_continued(server: RunningServer) -> None:
     answer = complete(server, max_tokens=openai.NOT_GIVEN)
     assert answer.object == "text_completion"

