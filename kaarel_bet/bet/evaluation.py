@@ -151,7 +151,7 @@ class Evaluator:
 
         def padded(rows: "Node | Comparing") -> Sample:
             sample = plain(rows)
-            if rows not in pads:
+            if rows not in pads or sample.n_clusters == 1:
                 return sample
             is_clustered = sample.n_clusters < sample.low.shape[1]
             return sample.padded(pads[rows][:2] if is_clustered else pads[rows])

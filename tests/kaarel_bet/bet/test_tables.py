@@ -139,3 +139,15 @@ def test_a_leak_is_found_whatever_the_case_and_white_space() -> None:
 def test_a_leak_is_looked_for_in_columns_that_are_there() -> None:
     with pytest.raises(SettingsError, match="no column 'promt'; did you mean 'prompt'"):
         check_no_leak([{"prompt": "a"}], [{"prompt": "b"}], "promt")
+
+
+def test_both_sides_of_a_share_are_all_rows_and_have_none_in_common(tmp_path: Path) -> None:
+    rows = [{"id": str(number)} for number in range(9)]
+
+    def kept(side: str) -> list[str]:
+        table = {"rows": rows, "keep": {"share": 0.5, "side": side}}
+        return [row["id"] for row in tables(tmp_path, t=table).rows["t"]]
+
+    assert len(kept("first")) == 4
+    assert sorted(kept("first") + kept("others")) == [row["id"] for row in rows]
+    assert kept("first") == kept("first") != [row["id"] for row in rows[:4]]
