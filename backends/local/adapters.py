@@ -6,8 +6,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftModelForCausalLM,
+    get_peft_model,
+)
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from backends.errors import ModelError, SettingsError
@@ -57,14 +63,43 @@ def load_adapter(
         if not (adapter / file).exists():
             raise ModelError(f"{adapter}: no adapter there (no {file})")
     try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        if (
+            config.is_prompt_learning
+        ):  # what runs is the model inside, which knows nothing of prompts
+            raise ModelError(f"{adapter}: {config.peft_type} can't be used; give a LoRA adapter")
+        _refuse_nan(adapter / ADAPTER_WEIGHTS)
         if isinstance(base, PeftModel):
-            base.load_adapter(str(adapter), name, is_trainable=trainable)
-            return base
-        model = PeftModel.from_pretrained(base, str(adapter), name, is_trainable=trainable)
+            model = base
+        else:
+            config.inference_mode = not trainable
+            model = PeftModelForCausalLM(base, config, name)
+        loaded = model.load_adapter(str(adapter), name, is_trainable=trainable)
     except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
-    fuse_lora(model)
+    missing = [key.replace(f".{name}", "") for key in loaded.missing_keys]
+    _refuse_other_keys(adapter / ADAPTER_WEIGHTS, missing, loaded.unexpected_keys)
+    if not isinstance(base, PeftModel):
+        fuse_lora(model)
     return model
+
+
+def _refuse_nan(weights: Path) -> None:
+    with safe_open(weights, framework="pt") as file:
+        for key in sorted(file.keys()):
+            if not file.get_tensor(key).isfinite().all():
+                raise ModelError(f"{weights}: '{key}' has NaN or infinite values; train it again")
+
+
+def _refuse_other_keys(weights: Path, missing: list[str], unexpected: list[str]) -> None:
+    """PEFT would leave such a layer as it is in the base model, with a warning at most."""
+    problems = [
+        f"{len(keys)} keys {problem} (first: {keys[0]})"
+        for keys, problem in ((missing, "are missing"), (unexpected, "are of no layer of it"))
+        if keys
+    ]
+    if problems:
+        raise ModelError(f"{weights}: does not fit the base model: {', '.join(problems)}")
 
 
 def base_of(model: PeftModel) -> PreTrainedModel:

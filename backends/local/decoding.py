@@ -16,6 +16,7 @@ from backends.local.detokenising import TokenBytes
 from backends.local.engine import Engine
 from backends.local.prefix_engine import cache_keyword
 from backends.local.prefix_tree import Integers
+from backends.local.projection import checked
 from backends.local.sequences import KeysAndValues, Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
 
@@ -132,8 +133,8 @@ class Batch(Generic[AnyRow]):
 
     @property
     def logits(self) -> torch.Tensor:
-        """What each row predicts next: (rows, vocabulary), float32."""
-        return self._logits.float()
+        """What each row predicts next: (rows, vocabulary), float32. Raises as `checked`."""
+        return checked(self._logits).float()
 
     def keep(self, places: list[int]) -> None:
         """Drops all rows but those at these places."""

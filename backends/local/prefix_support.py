@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
+from backends.local.projection import checked
 from backends.local.sequences import TokenSequence
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -29,6 +30,9 @@ def obstacle(model: PreTrainedModel) -> str | None:
 
     Some architectures take neither ready-made masks nor given positions (ALiBi, state-space layers,
     attention in chunks), and not all of them refuse. So a few tokens are computed both ways.
+
+    Raises:
+        ModelError: the model computes NaN either way.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -51,7 +55,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
 @torch.no_grad()
 def _computes_the_same(model: PreTrainedModel) -> bool:
     sequences = _probes(model.config.get_text_config().vocab_size)
-    plain = PlainEngine(model).log_probabilities(sequences)
+    plain = checked(PlainEngine(model).log_probabilities(sequences))
     shared = PrefixEngine(model)
     at_once = shared.log_probabilities(sequences)
     parts = dict(item for batch in shared.stream(sequences, 16) for item in batch)

@@ -325,5 +325,14 @@ def test_a_training_that_diverges_is_stopped(
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.constant_(parameter, float("inf"))
-    with pytest.raises(SettingsError, match=r"learning_rate: training diverged at step 1 .*lower"):
+    with pytest.raises(SettingsError, match=r"learning_rate: training diverged at step 2 .*lower"):
+        trainer(model, examples)._step(1, examples)
+
+
+def test_a_model_that_computes_nan_is_not_blamed_on_the_learning_rate(
+    model: PeftModel, examples: list[TokenSequence]
+) -> None:
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(ModelError, match=r"NaN before anything is learned .*local\.model"):
         trainer(model, examples)._step(0, examples)
