@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
+from backends.local.long_rope import LongRopeEngine, longest_short_text
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.prefix_support import active_dropout, obstacle
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 class Engine(Protocol):
     """Runs one model."""
+
+    shares_prefixes: bool
 
     def log_probabilities(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         """Natural log-probabilities of all targets, in order, float32 with gradients: (targets,)."""
@@ -53,6 +56,11 @@ def choose_engine(model: PreTrainedModel, sharing: PrefixSharing) -> Engine:
     The model's mode counts: in training mode dropout draws one mask for a shared prefix where plain
     sequences draw one each, which `sharing` "on" accepts and "auto" does not.
     """
+    engine = _engine(model, sharing)
+    return engine if longest_short_text(model) is None else LongRopeEngine(model, engine)
+
+
+def _engine(model: PreTrainedModel, sharing: PrefixSharing) -> PlainEngine | PrefixEngine:
     if sharing == "off":
         return PlainEngine(model)
     if sharing == "auto" and model.training and active_dropout(model):
