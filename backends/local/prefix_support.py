@@ -18,13 +18,6 @@ _OTHER_WINDOWS = ("window_size", "attention_window", "attention_chunk_size")
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 
-def active_dropout(model: PreTrainedModel) -> bool:
-    """Whether the model, its adapter included, drops anything in training mode."""
-    in_attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
-    modules = (m.p for m in model.modules() if isinstance(m, torch.nn.Dropout))
-    return bool(in_attention) or any(p > 0 for p in modules)
-
-
 def obstacle(model: PreTrainedModel) -> str | None:
     """Why the prefix engine can't run this model, or None if it can.
 
