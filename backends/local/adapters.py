@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import torch
 from peft import (
     LoraConfig,
     PeftConfig,
@@ -13,6 +14,7 @@ from peft import (
     PeftModelForCausalLM,
     get_peft_model,
 )
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
@@ -31,14 +33,16 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """The base model with a fresh adapter to train; its weights are drawn from torch's generator.
 
     Raises:
-        SettingsError: the target modules are not in the model.
+        SettingsError: the target modules are not in the model, or take no adapter.
     """
     targets = lora.target_modules
+    unfit = [name for name, module in _linear_modules(base) if not _gives_one_product(module)]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - fractions work as well
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=unfit if unfit and targets == "all-linear" else None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -46,8 +50,29 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     except ValueError as error:
         raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
     assert isinstance(model, PeftModel)
+    for name in unfit:
+        if isinstance(base.get_submodule(name), LoraLayer):
+            raise SettingsError(
+                f"local.lora.target_modules: '{name}' is no plain linear layer; leave it out"
+            )
     fuse_lora(model)
     return model
+
+
+def _linear_modules(base: PreTrainedModel) -> list[tuple[str, torch.nn.Linear]]:
+    return [(n, m) for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)]
+
+
+@torch.no_grad()
+def _gives_one_product(module: torch.nn.Linear) -> bool:
+    """Not so of some that have a forward of their own: Llama 4's router gives two tensors."""
+    if type(module).forward is torch.nn.Linear.forward:
+        return True
+    try:
+        output = module(module.weight.new_zeros(1, module.in_features))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, module.out_features)
 
 
 def load_adapter(

@@ -28,7 +28,10 @@ def selecting(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor)
         output.last_hidden_state = output.last_hidden_state[rows, columns].unsqueeze(0)
         return output
 
-    handle = model.get_decoder().register_forward_hook(select)
+    decoder = model.get_decoder()
+    if decoder is model:  # transformers misses Llama 4's
+        decoder = model.get_submodule("model")
+    handle = decoder.register_forward_hook(select)
     try:
         yield
     finally:
