@@ -50,6 +50,7 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     except ValueError as error:
         raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
     assert isinstance(model, PeftModel)
+    _refuse_tied(base, model)
     for name in unfit:
         if isinstance(base.get_submodule(name), LoraLayer):
             raise SettingsError(
@@ -57,6 +58,18 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
             )
     fuse_lora(model)
     return model
+
+
+def _refuse_tied(base: PreTrainedModel, model: PeftModel) -> None:
+    """One matrix can't take what an adapter adds to the embeddings alone, or to the head alone."""
+    if not getattr(base.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if any(isinstance(end, LoraLayer) for end in ends):
+        raise SettingsError(
+            "local.lora.target_modules: this model's embeddings and head (lm_head) are one matrix, which "
+            "an adapter can't be merged into; leave both out"
+        )
 
 
 def _linear_modules(base: PreTrainedModel) -> list[tuple[str, torch.nn.Linear]]:

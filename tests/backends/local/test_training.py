@@ -1,10 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from backends.data import Message, TrainingExample
 from backends.errors import DeviceMemoryError, ModelError, SettingsError
@@ -217,6 +219,16 @@ def test_target_modules_that_are_not_there_are_refused(tiny_model: Path, tmp_pat
     )
     with pytest.raises(SettingsError, match=r"local\.lora\.target_modules: .*q_prj"):
         LocalBackend(settings).fine_tune(make_job(tmp_path / "arm"), ignore)
+
+
+@pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
+def test_an_adapter_of_tied_embeddings_is_refused(module: str) -> None:
+    shape: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64}
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 4}
+    lora = LoraSettings(target_modules=("q_proj", module))
+    new_adapter(LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False)), lora)
+    with pytest.raises(SettingsError, match=r"target_modules: .* one matrix.* leave both out"):
+        new_adapter(LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=True)), lora)
 
 
 # --- the loss ---------------------------------------------------------------------------------------
