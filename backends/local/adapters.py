@@ -6,8 +6,16 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+import torch
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftModelForCausalLM,
+    get_peft_model,
+)
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from backends.errors import ModelError, SettingsError
@@ -25,14 +33,16 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """The base model with a fresh adapter to train; its weights are drawn from torch's generator.
 
     Raises:
-        SettingsError: the target modules are not in the model.
+        SettingsError: the target modules are not in the model, or take no adapter.
     """
     targets = lora.target_modules
+    unfit = [name for name, module in _linear_modules(base) if not _gives_one_product(module)]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType] - fractions work as well
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=unfit if unfit and targets == "all-linear" else None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -40,8 +50,42 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     except ValueError as error:
         raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
     assert isinstance(model, PeftModel)
+    _refuse_tied(base, model)
+    for name in unfit:
+        if isinstance(base.get_submodule(name), LoraLayer):
+            raise SettingsError(
+                f"local.lora.target_modules: '{name}' is no plain linear layer; leave it out"
+            )
     fuse_lora(model)
     return model
+
+
+def _refuse_tied(base: PreTrainedModel, model: PeftModel) -> None:
+    """One matrix can't take what an adapter adds to the embeddings alone, or to the head alone."""
+    if not getattr(base.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if any(isinstance(end, LoraLayer) for end in ends):
+        raise SettingsError(
+            "local.lora.target_modules: this model's embeddings and head (lm_head) are one matrix, which "
+            "an adapter can't be merged into; leave both out"
+        )
+
+
+def _linear_modules(base: PreTrainedModel) -> list[tuple[str, torch.nn.Linear]]:
+    return [(n, m) for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)]
+
+
+@torch.no_grad()
+def _gives_one_product(module: torch.nn.Linear) -> bool:
+    """Not so of some that have a forward of their own: Llama 4's router gives two tensors."""
+    if type(module).forward is torch.nn.Linear.forward:
+        return True
+    try:
+        output = module(module.weight.new_zeros(1, module.in_features))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, module.out_features)
 
 
 def load_adapter(
@@ -57,14 +101,43 @@ def load_adapter(
         if not (adapter / file).exists():
             raise ModelError(f"{adapter}: no adapter there (no {file})")
     try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        if (
+            config.is_prompt_learning
+        ):  # what runs is the model inside, which knows nothing of prompts
+            raise ModelError(f"{adapter}: {config.peft_type} can't be used; give a LoRA adapter")
+        _refuse_nan(adapter / ADAPTER_WEIGHTS)
         if isinstance(base, PeftModel):
-            base.load_adapter(str(adapter), name, is_trainable=trainable)
-            return base
-        model = PeftModel.from_pretrained(base, str(adapter), name, is_trainable=trainable)
+            model = base
+        else:
+            config.inference_mode = not trainable
+            model = PeftModelForCausalLM(base, config, name)
+        loaded = model.load_adapter(str(adapter), name, is_trainable=trainable)
     except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
-    fuse_lora(model)
+    missing = [key.replace(f".{name}", "") for key in loaded.missing_keys]
+    _refuse_other_keys(adapter / ADAPTER_WEIGHTS, missing, loaded.unexpected_keys)
+    if not isinstance(base, PeftModel):
+        fuse_lora(model)
     return model
+
+
+def _refuse_nan(weights: Path) -> None:
+    with safe_open(weights, framework="pt") as file:
+        for key in sorted(file.keys()):
+            if not file.get_tensor(key).isfinite().all():
+                raise ModelError(f"{weights}: '{key}' has NaN or infinite values; train it again")
+
+
+def _refuse_other_keys(weights: Path, missing: list[str], unexpected: list[str]) -> None:
+    """PEFT would leave such a layer as it is in the base model, with a warning at most."""
+    problems = [
+        f"{len(keys)} keys {problem} (first: {keys[0]})"
+        for keys, problem in ((missing, "are missing"), (unexpected, "are of no layer of it"))
+        if keys
+    ]
+    if problems:
+        raise ModelError(f"{weights}: does not fit the base model: {', '.join(problems)}")
 
 
 def base_of(model: PeftModel) -> PreTrainedModel:

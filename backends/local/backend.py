@@ -47,7 +47,6 @@ from backends.local.models import (
     locate,
 )
 from backends.local.open_model import OpenModel
-from backends.local.prefix_engine import PrefixEngine
 from backends.local.query_estimates import estimate_queries
 from backends.local.scoring import score
 from backends.local.search import Searcher
@@ -217,7 +216,7 @@ class LocalBackend(Backend):
         fingerprint = self._fingerprint(job)
         state = trainer.run(checkpoint, fingerprint, report)
         used = {
-            "prefix_sharing": isinstance(engine, PrefixEngine),
+            "prefix_sharing": engine.shares_prefixes,
             "micro_batches": trainer.micro_batches,
         }
         tuned = self._tuned_model(job, examples, state, used)

@@ -40,8 +40,9 @@ def save_checkpoint(
     """Replaces the checkpoint. Raises OSError when it can't be written; the old one then stays."""
     tensors = {f"parameter/{name}": p.detach().cpu().contiguous() for name, p in parameters.items()}
     for name, parameter in parameters.items():
-        for moment in _MOMENTS:
-            tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment].cpu()
+        # One that had no gradient yet (an expert that no token was sent to) has none.
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{moment}/{name}"] = value.cpu()
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
@@ -80,6 +81,8 @@ def load_checkpoint(
         for name, parameter in parameters.items():
             with torch.no_grad():
                 parameter.copy_(file.get_tensor(f"parameter/{name}"))
+            if f"step/{name}" not in file.keys():  # noqa: SIM118 - not a dict
+                continue
             moments = {m: file.get_tensor(f"{m}/{name}") for m in _MOMENTS}
             # AdamW keeps its step count on the CPU, the moments beside the parameter.
             optimizer.state[parameter] = {

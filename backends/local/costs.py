@@ -20,6 +20,7 @@ from backends.local.models import empty_model
 from backends.local.prefix_tree import tree_size
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
+from backends.local.training_noise import training_noise
 
 # Shares of the matrix products' peak: docs/prefix-engine.md, benchmarks/run.py (28-46 %, 71-78 %).
 _REACHED_IN_TRAINING = 0.3
@@ -79,13 +80,13 @@ class Costs:
         tied = bool(getattr(config, "tie_word_embeddings", False))
         self._body = self._parameters - self._head * (1 if tied else 2)
         self._adapter = _adapter_parameters(model, settings)
+        self._noise = bool(training_noise(model))
 
     def of_training(self, examples: Sequence[TokenSequence], seed: int) -> Cost:
         """All epochs; gradients of weights are the adapter's alone."""
         chosen = self._settings.training
-        shares = self._shares_prefixes and not (
-            self._settings.prefix_sharing == "auto" and self._settings.lora.dropout > 0
-        )
+        noise = self._settings.lora.dropout > 0 or self._noise
+        shares = self._shares_prefixes and not (self._settings.prefix_sharing == "auto" and noise)
         batches = [
             [examples[i] for i in batch]
             for batch in epoch_batches(examples, chosen.batch_size, chosen.group_by, seed, 0)

@@ -14,8 +14,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from backends.local.detokenising import TokenBytes
 from backends.local.engine import Engine
+from backends.local.long_rope import longest_short_text, rotated
 from backends.local.prefix_engine import cache_keyword
 from backends.local.prefix_tree import Integers
+from backends.local.projection import checked
 from backends.local.sequences import KeysAndValues, Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
 
@@ -132,8 +134,8 @@ class Batch(Generic[AnyRow]):
 
     @property
     def logits(self) -> torch.Tensor:
-        """What each row predicts next: (rows, vocabulary), float32."""
-        return self._logits.float()
+        """What each row predicts next: (rows, vocabulary), float32. Raises as `checked`."""
+        return checked(self._logits).float()
 
     def keep(self, places: list[int]) -> None:
         """Drops all rows but those at these places."""
@@ -159,6 +161,11 @@ class Batch(Generic[AnyRow]):
             RuntimeError: out of memory (`is_out_of_memory`); the batch is then as it was before.
         """
         if not self.rows:
+            return
+        limit = longest_short_text(self._decoder.model)
+        crossing = [i for i, n in enumerate(self._lengths) if n == limit]
+        if crossing and self._cache is not None:
+            self._cross(crossing)
             return
         width = self._width
         try:
@@ -207,7 +214,7 @@ class Batch(Generic[AnyRow]):
         like = torch.empty(0, dtype=model.dtype, device=model.device)
         masks = attention_masks(model.config.get_text_config(), visible, width - columns, like)
         last = torch.tensor([[row.tokens[-1]] for row in self.rows], device=model.device)
-        with fastest_attention(model, visible):
+        with fastest_attention(model, visible), rotated(model, (self._lengths + 1).tolist()):
             return model(
                 input_ids=last,
                 position_ids=torch.from_numpy(self._lengths)[:, None].to(model.device),
@@ -215,6 +222,21 @@ class Batch(Generic[AnyRow]):
                 use_cache=True,
                 **{cache_keyword(model): cache},
             ).logits[:, 0]
+
+    def _cross(self, crossing: list[int]) -> None:
+        """The same where rows become long texts, all of whose keys are rotated otherwise."""
+        others = [i for i in range(len(self.rows)) if i not in crossing]
+        begun = self._decoder.start([[self.rows[i]] for i in crossing])
+        started = dict(item for ready in begun for item in ready)
+        batches = [started[i] for i in range(len(crossing))]
+        if others:
+            rest = self._part(others)
+            rest.advance()
+            batches.append(rest)
+        now = Batch.joined(batches)
+        places = {row: place for place, row in enumerate([*crossing, *others])}
+        now.go_on_with([(places[i], row) for i, row in enumerate(self.rows)])
+        self._lengths, self._logits, self._cache = now._lengths, now._logits, now._cache
 
     def _recomputed(self) -> torch.Tensor:
         decoder = self._decoder

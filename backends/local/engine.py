@@ -8,17 +8,21 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
+from backends.local.long_rope import LongRopeEngine, longest_short_text
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
-from backends.local.prefix_support import active_dropout, obstacle
+from backends.local.prefix_support import obstacle
 from backends.local.sequences import Prefilled, TokenScore, TokenSequence
 from backends.local.settings import PrefixSharing
+from backends.local.training_noise import LORA_DROPOUT, training_noise
 
 _log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
     """Runs one model."""
+
+    shares_prefixes: bool
 
     def log_probabilities(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         """Natural log-probabilities of all targets, in order, float32 with gradients: (targets,)."""
@@ -50,22 +54,47 @@ class Engine(Protocol):
 def choose_engine(model: PreTrainedModel, sharing: PrefixSharing) -> Engine:
     """The prefix engine wherever it computes what the plain way does; says once where it doesn't.
 
-    The model's mode counts: in training mode dropout draws one mask for a shared prefix where plain
-    sequences draw one each, which `sharing` "on" accepts and "auto" does not.
+    The model's mode counts: in training mode noise (dropout, jitter) is drawn once for a shared prefix
+    where plain sequences draw their own each, which `sharing` "on" accepts and "auto" does not.
     """
+    noise = training_noise(model) if model.training else {}
+    own = {name: amount for name, amount in noise.items() if name != LORA_DROPOUT}
+    if own:
+        _say_once(f"training draws noise that the model's own config asks for: {_listed(own)}")
     if sharing == "off":
-        return PlainEngine(model)
-    if sharing == "auto" and model.training and active_dropout(model):
+        return _for_any_length(model, PlainEngine(model))
+    if sharing == "auto" and noise:
         _say_once(
-            "prefixes are not shared in training: dropout would draw one mask for a shared prefix "
-            "(local.prefix_sharing: on accepts that)"
+            f"prefixes are not shared in training: {_listed(noise)} would be drawn once for a shared "
+            "prefix (local.prefix_sharing: on accepts that)"
         )
-        return PlainEngine(model)
+        return _for_any_length(model, PlainEngine(model))
+    consequence = "prefixes are not shared: {}; every sequence is computed whole"
+    return _for_any_length(model, _sharing_if_possible(model, consequence))
+
+
+def choose_answering_engine(model: PreTrainedModel) -> Engine:
+    """What keeps keys and values of a text under way wherever possible, though no prefix be shared."""
+    consequence = (
+        "keys and values are not kept: {}; each token of an answer computes its whole text"
+    )
+    return _for_any_length(model, _sharing_if_possible(model, consequence))
+
+
+def _sharing_if_possible(model: PreTrainedModel, consequence: str) -> PlainEngine | PrefixEngine:
     reason = obstacle(model)
-    if reason is not None:
-        _say_once(f"prefixes are not shared: {reason}; every sequence is computed whole")
-        return PlainEngine(model)
-    return PrefixEngine(model)
+    if reason is None:
+        return PrefixEngine(model)
+    _say_once(consequence.format(reason))
+    return PlainEngine(model)
+
+
+def _for_any_length(model: PreTrainedModel, engine: PlainEngine | PrefixEngine) -> Engine:
+    return engine if longest_short_text(model) is None else LongRopeEngine(model, engine)
+
+
+def _listed(noise: dict[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(noise.items()))
 
 
 @functools.cache

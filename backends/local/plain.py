@@ -16,6 +16,8 @@ _Indexed = tuple[int, TokenSequence]
 class PlainEngine:
     """Runs any causal decoder."""
 
+    shares_prefixes = False
+
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 

@@ -27,6 +27,8 @@ _NO_NODES = np.empty(0, np.int64)
 class PrefixEngine:
     """Runs a decoder for which `prefix_support.obstacle` finds none."""
 
+    shares_prefixes = True
+
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 

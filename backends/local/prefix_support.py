@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
+from backends.local.projection import checked
 from backends.local.sequences import TokenSequence
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -17,18 +18,14 @@ _OTHER_WINDOWS = ("window_size", "attention_window", "attention_chunk_size")
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 
-def active_dropout(model: PreTrainedModel) -> bool:
-    """Whether the model, its adapter included, drops anything in training mode."""
-    in_attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
-    modules = (m.p for m in model.modules() if isinstance(m, torch.nn.Dropout))
-    return bool(in_attention) or any(p > 0 for p in modules)
-
-
 def obstacle(model: PreTrainedModel) -> str | None:
     """Why the prefix engine can't run this model, or None if it can.
 
     Some architectures take neither ready-made masks nor given positions (ALiBi, state-space layers,
     attention in chunks), and not all of them refuse. So a few tokens are computed both ways.
+
+    Raises:
+        ModelError: the model computes NaN either way.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -51,7 +48,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
 @torch.no_grad()
 def _computes_the_same(model: PreTrainedModel) -> bool:
     sequences = _probes(model.config.get_text_config().vocab_size)
-    plain = PlainEngine(model).log_probabilities(sequences)
+    plain = checked(PlainEngine(model).log_probabilities(sequences))
     shared = PrefixEngine(model)
     at_once = shared.log_probabilities(sequences)
     parts = dict(item for batch in shared.stream(sequences, 16) for item in batch)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from backends.errors import ModelError
 from backends.local.sequences import TokenScore
 
 
@@ -27,7 +28,10 @@ def selecting(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor)
         output.last_hidden_state = output.last_hidden_state[rows, columns].unsqueeze(0)
         return output
 
-    handle = model.get_decoder().register_forward_hook(select)
+    decoder = model.get_decoder()
+    if decoder is model:  # transformers misses Llama 4's
+        decoder = model.get_submodule("model")
+    handle = decoder.register_forward_hook(select)
     try:
         yield
     finally:
@@ -47,8 +51,12 @@ def target_log_probabilities(
 def scores_of(
     logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, top: int
 ) -> list[TokenScore]:
-    """The same with the `top` likeliest tokens at each place, likeliest first."""
-    everything = torch.log_softmax(logits.float(), dim=-1)
+    """The same with the `top` likeliest tokens at each place, likeliest first.
+
+    Raises:
+        ModelError: as `checked`.
+    """
+    everything = torch.log_softmax(checked(logits).float(), dim=-1)
     values = everything[rows, targets].tolist()
     if not top:
         return [TokenScore(value) for value in values]
@@ -56,3 +64,17 @@ def scores_of(
     tokens, their_values = likeliest.indices.tolist(), likeliest.values.tolist()
     tops = [tuple(zip(*row, strict=True)) for row in zip(tokens, their_values, strict=True)]
     return [TokenScore(value, tops[row]) for value, row in zip(values, rows.tolist(), strict=True)]
+
+
+def checked(logits: torch.Tensor) -> torch.Tensor:
+    """The same logits (..., vocabulary), which give probabilities.
+
+    Raises:
+        ModelError: they do not: the model computes NaN or infinity.
+    """
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ModelError(
+            "the model computes NaN in place of probabilities: weights of local.model or of its "
+            "adapter are damaged, or too large for local.scoring.dtype"
+        )
+    return logits

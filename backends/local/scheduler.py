@@ -158,7 +158,7 @@ class Scheduler:
     def _score(self, requests: Sequence[PromptScoring]) -> Iterator[None]:
         sequences = [TokenSequence(list(r.tokens), list(range(1, len(r.tokens)))) for r in requests]
         top = max(request.top for request in requests)
-        batch_tokens = self._opened.decoder.batch_tokens
+        batch_tokens = self._opened.batch_tokens
         for completed in self._opened.engine.stream(sequences, batch_tokens, top):
             for index, scores in completed:
                 request = requests[index]

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from backends.data import CurvePoint
-from backends.errors import DeviceMemoryError, SettingsError
+from backends.errors import DeviceMemoryError, ModelError, SettingsError
 from backends.interface import Progress
 from backends.local.batches import epoch_batches
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
@@ -64,6 +64,7 @@ class Trainer:
 
         Raises:
             DeviceMemoryError: a single example does not fit the device.
+            ModelError: the model computes NaN before the first step.
             SettingsError: the training diverged.
             OSError: a checkpoint can't be written.
         """
@@ -108,6 +109,12 @@ class Trainer:
             self._parameters.values(), self._settings.max_gradient_norm
         )
         if not math.isfinite(loss) or not torch.isfinite(norm):
+            if step == 0:
+                raise ModelError(
+                    f"the model computes NaN before anything is learned (loss {loss:g}, gradient norm "
+                    f"{norm.item():g}): weights of local.model or of the adapter to start from are "
+                    "damaged, or too large for local.training.dtype"
+                )
             raise SettingsError(
                 f"local.training.learning_rate: training diverged at step {step + 1} (loss {loss:g}, "
                 f"gradient norm {norm.item():g}); use a lower rate than {self._settings.learning_rate:g}"

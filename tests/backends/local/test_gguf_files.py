@@ -1,12 +1,19 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from gguf import GGUFReader, GGUFWriter
 from transformers import AutoTokenizer
 
 from backends.errors import ModelError
 from backends.local import gguf_files
 from backends.local.gguf_files import embedded_file
-from backends.local.models import locate
+from backends.local.models import load_model, locate
 from tests.models import EMBEDDED
 
 
@@ -39,7 +46,76 @@ def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(
     broken.write_bytes(b"GGUF" + b"\0" * 100)
     with pytest.raises(ModelError, match=r"broken\.gguf: can't be read as a GGUF model"):
         locate(str(broken))
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache" / "models").iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def small_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded model's file with two of its thirty layers, which converts in a moment."""
+    monkeypatch.setattr(gguf_files.platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
+    reader = GGUFReader(embedded_file(EMBEDDED.removeprefix("embedded:")))
+    writer = GGUFWriter(tmp_path / "small.gguf", "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        value = 2 if name == "llama.block_count" else field.contents()
+        writer.add_key_value(name, value, field.types[0], field.types[-1])
+    for tensor in reader.tensors:
+        layer = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else "0"
+        if int(layer) < 2:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "small.gguf"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def change(path: Path) -> None:
+    path.write_bytes(b"\xff" * 20 + path.read_bytes()[20:])
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "tokenizer.json", "files.json"]
+)
+@pytest.mark.parametrize("damage", [truncate, change, Path.unlink])
+def test_damage_to_a_conversion_is_seen(
+    tiny_model: Path, tmp_path: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    directory = tmp_path / "converted"
+    shutil.copytree(tiny_model, directory)
+    gguf_files._write_manifest(directory)
+    assert gguf_files._is_whole(directory)
+    damage(directory / file)
+    assert not gguf_files._is_whole(directory)
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from backends.local import gguf_files
+from backends.local.models import load_model, locate
+gguf_files.platformdirs.user_cache_path = lambda _: Path(sys.argv[1])
+gguf_files._write_manifest = lambda _: os.kill(os.getpid(), 9)
+locate(sys.argv[2])
+"""
+
+
+def test_a_killed_or_damaged_conversion_is_made_again(small_gguf: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-c", _KILLED, str(cache), str(small_gguf)]
+    environment = os.environ | {"PYTHONPATH": str(Path(gguf_files.__file__).parents[2])}
+    assert subprocess.run(command, check=False, env=environment).returncode == -9
+    assert len(list((cache / "models").glob(".converting-*/model.safetensors"))) == 1
+    directory = Path(locate(str(small_gguf)))
+    assert {path.name for path in (cache / "models").iterdir()} == {".lock", directory.name}
+    truncate(directory / "model.safetensors")
+    assert Path(locate(str(small_gguf))) == directory
+    load_model(str(directory), torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize("length", [4, 1000, 100_000, 2_000_000])  # 2 MB: within the tensors

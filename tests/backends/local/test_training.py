@@ -1,10 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from backends.data import Message, TrainingExample
 from backends.errors import DeviceMemoryError, ModelError, SettingsError
@@ -221,6 +223,16 @@ def test_target_modules_that_are_not_there_are_refused(tiny_model: Path, tmp_pat
         LocalBackend(settings).fine_tune(make_job(tmp_path / "arm"), ignore)
 
 
+@pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
+def test_an_adapter_of_tied_embeddings_is_refused(module: str) -> None:
+    shape: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64}
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 4}
+    lora = LoraSettings(target_modules=("q_proj", module))
+    new_adapter(LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False)), lora)
+    with pytest.raises(SettingsError, match=r"target_modules: .* one matrix.* leave both out"):
+        new_adapter(LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=True)), lora)
+
+
 # --- the loss ---------------------------------------------------------------------------------------
 
 
@@ -327,5 +339,14 @@ def test_a_training_that_diverges_is_stopped(
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.constant_(parameter, float("inf"))
-    with pytest.raises(SettingsError, match=r"learning_rate: training diverged at step 1 .*lower"):
+    with pytest.raises(SettingsError, match=r"learning_rate: training diverged at step 2 .*lower"):
+        trainer(model, examples)._step(1, examples)
+
+
+def test_a_model_that_computes_nan_is_not_blamed_on_the_learning_rate(
+    model: PeftModel, examples: list[TokenSequence]
+) -> None:
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(ModelError, match=r"NaN before anything is learned .*local\.model"):
         trainer(model, examples)._step(0, examples)
