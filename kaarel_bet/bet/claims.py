@@ -289,6 +289,18 @@ class Judge:
         }
         return list(found.values()) if written.readings else []
 
+    def carried(self, claim: str) -> list[str]:
+        """How much of every mean of probabilities in its readings is of a single row, in words."""
+        written = self.bet.claims[claim]
+        texts = {
+            text
+            for reading in (Reading(), *written.readings)
+            for _, criteria in _readings(reading, written)
+            for _, text in _expressions(criteria, ("criteria",))
+        }
+        nodes = [Agreed.of(parse_criterion(text, self.vocabulary)).node for text in sorted(texts)]
+        return list(dict.fromkeys(words for node in nodes for words in self._largest_shares(node)))
+
     def thresholds(self) -> dict[str, float]:
         """Label -> the level that a criterion compares one aggregated probability with."""
         return {
@@ -486,10 +498,13 @@ class Judge:
                 by_row = sample.low.mean(axis=0)
                 if by_row.any():
                     largest = int(by_row.argmax())
-                    yield (
-                        f"the largest share of mean(P({p.candidate} | {p.question}, {p.arm})) is "
-                        f"{by_row[largest] / by_row.sum():.0%} ({sample.clusters[largest]})"
-                    )
+                    of = f"{_function(p)}({p.candidate} | {p.question}, {p.arm})"
+                    share = by_row[largest] / by_row.sum()
+                    yield f"the largest share of mean({of}) is {share:.0%} ({sample.clusters[largest]})"
+
+
+def _function(p: Observed) -> str:
+    return "P_first" if p.quantity == "logP_first" else "P"
 
 
 def _all(parts: Sequence[bool | None]) -> bool | None:

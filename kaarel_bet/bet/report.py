@@ -213,7 +213,12 @@ def _readings(judge: Judge) -> Iterator[Section]:
         ]
         title = "Other readings" + (f" of {name}" if len(judge.bet.claims) > 1 else "")
         columns = ("reading", *(f"criterion {i + 1}" for i in range(n)), "before checks")
-        yield Section(title, _agreement(Counter(r.outcome for r in found)), [Table(columns, rows)])
+        carried = [(words,) for words in judge.carried(name)]
+        tables = [
+            Table(columns, rows),
+            *[Table(("means that few rows carry",), carried)] * bool(carried),
+        ]
+        yield Section(title, _agreement(Counter(r.outcome for r in found)), tables)
 
 
 def _agreement(outcomes: Counter[Outcome]) -> str:

@@ -109,11 +109,12 @@ def test_an_arms_own_settings_count(check: Check) -> None:
 
 def test_what_is_to_be_thought_about_is_noted(check: Check) -> None:
     notes = [line for line in check(BET)[1].splitlines() if line.startswith("note: ")]
-    assert notes == [
+    assert all("would have to be" in note for note in notes[:-2])
+    assert notes[-2:] == [
         'note: where: candidate wrong ("Guinea-Bissau") begins with the tokens of right ("Guinea") in 1 of '
         "2 queries: what right is given includes wrong",
-        "note: two trainings of one arm can differ more than rows do; replicate: {training: 3} tells more "
-        "of that (intervals over few trainings cover less than they say)",
+        "note: tuned, longer: trained less than 3 times; a claim about such an arm gets no verdict "
+        "(replicate: {training: 3})",
     ]
     long = BET.replace('text: "{name} is in"', f'text: "{"word " * 600}{{name}} is in"')
     long = long.replace("prompt: begun, arms: [base]", "prompt: said, arms: [base]")
@@ -124,7 +125,7 @@ def test_what_is_to_be_thought_about_is_noted(check: Check) -> None:
     assert code == 0
     assert "trained 3 times" in shown
     assert "note: so: 2 prompts are longer than the model's context" in shown
-    assert "two trainings" not in shown
+    assert "gets no verdict" not in shown
     assert re.search(r"word +\[\.\.\. 2,\d{3} characters \.\.\.\] ", shown)
 
 
