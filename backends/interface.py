@@ -172,6 +172,18 @@ class Backend(Protocol):
         """
         ...
 
+    def identity(self, job: FineTuneJob) -> str:
+        """What the job's model depends on, digested: jobs that agree in it give the same model.
+
+        That is everything that training sees (data, base model, hyper-parameters, seed), and neither the
+        names of job and run nor any settings of asking. Raises as `estimate`.
+        """
+        ...
+
+    def has(self, model: str) -> bool:
+        """Whether a fine-tuned model (`TunedModel.model`) can still be asked. Raises ServiceError."""
+        ...
+
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
         """Trains, or takes up where a killed call with the same job stopped.
 

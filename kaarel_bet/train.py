@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from backends.interface import FineTuneJob, Progress
+from kaarel_bet.earlier_models import take_over
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.manifest import ArmEntry
 from kaarel_bet.progress import Report, progress
@@ -16,29 +17,52 @@ from kaarel_bet.session import Session
 
 
 def train(session: Session) -> None:
-    """Does nothing for arms whose training is finished; a killed one is taken up where it stopped."""
+    """Does nothing for arms whose training is finished; a killed one is taken up where it stopped.
+
+    Nor is anything trained that another run beside this one has trained already.
+    """
     generate_data(session)
     run = session.run
     if not _untrained(run):
         return
-    manifest = run.manifest()
     with run.writing():
-        missing = _untrained(run)  # another process may have trained in between
-        # All of it is checked before any of it is started.
-        estimates = [
-            session.backend_for(a.settings, a.arm).estimate(_job(run, manifest.run_id, a))
-            for a in missing
-        ]
-        session.agree_to(f"train: {len(missing)} fine-tunes", estimates)
-        for arm in _in_order(missing):
-            with progress(session.console, f"train {arm.name}") as report:
-                job = _job(run, manifest.run_id, arm, continuing=True)
-                backend = session.backend_for(arm.settings, arm.arm)
-                tuned = backend.fine_tune(job, in_words(report, session.say))
-            run.write_model(arm.name, tuned)
-            session.say(
-                f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
-            )
+        _take_over(session)  # another process may have trained in between, too
+        if missing := _untrained(run):
+            _train(session, missing)
+
+
+def _take_over(session: Session) -> None:
+    run = session.run
+    for arm in _in_order(_untrained(run)):
+        if arm.starts_from is None or run.has_model(arm.starts_from):
+            _is_taken_over(session, arm)
+
+
+def _is_taken_over(session: Session, arm: ArmEntry) -> bool:
+    """Whether another run had the arm's model."""
+    backend = session.backend_for(arm.settings, arm.arm)
+    identity = backend.identity(_job(session.run, arm, continuing=True))
+    trained_in = take_over(session.run, arm.name, identity, backend)
+    if trained_in is not None:
+        session.say(f"train {arm.name}: as trained in {trained_in}")
+    return trained_in is not None
+
+
+def _train(session: Session, missing: list[ArmEntry]) -> None:
+    run = session.run
+    # All of it is checked before any of it is started.
+    estimates = [session.backend_for(a.settings, a.arm).estimate(_job(run, a)) for a in missing]
+    session.agree_to(f"train: {len(missing)} fine-tunes", estimates)
+    for arm in _in_order(missing):
+        if arm.starts_from and _is_taken_over(session, arm):  # what it starts from may be new
+            continue
+        job = _job(run, arm, continuing=True)
+        backend = session.backend_for(arm.settings, arm.arm)
+        identity = backend.identity(job)
+        with progress(session.console, f"train {arm.name}") as report:
+            tuned = backend.fine_tune(job, in_words(report, session.say))
+        run.write_model(arm.name, tuned, identity)
+        session.say(f"train {arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}")
 
 
 def _untrained(run: RunDirectory) -> list[ArmEntry]:
@@ -46,17 +70,18 @@ def _untrained(run: RunDirectory) -> list[ArmEntry]:
     return [arm for arm in arms if arm.training_file and not run.has_model(arm.name)]
 
 
-def _job(run: RunDirectory, run_id: str, arm: ArmEntry, *, continuing: bool = False) -> FineTuneJob:
+def _job(run: RunDirectory, arm: ArmEntry, *, continuing: bool = False) -> FineTuneJob:
     """The arm as a job; `continuing` once the arm that it starts from is trained."""
     assert arm.loss_on is not None
     starts_from = run.model(arm.starts_from).model if continuing and arm.starts_from else None
+    manifest = run.manifest()
     return FineTuneJob(
-        run_id=run_id,
+        run_id=manifest.run_id,
         name=arm.name,
         training_file=run.training_file(arm),
         validation_file=run.validation_file(arm),
         loss_on=arm.loss_on,
-        seed=run.manifest().seed + arm.seed,
+        seed=manifest.seed + arm.seed,
         starts_from=starts_from,
         output=run.model_path(arm.name),
     )

@@ -6,6 +6,7 @@ from datetime import date
 from functools import cached_property
 
 import httpx2
+from openai.types import Model
 from typing_extensions import override
 
 from backends.data import (
@@ -87,6 +88,17 @@ class OpenAIBackend(Backend):
         return estimate_queries(work, model, self._encode, self._settings.scoring)
 
     @override
+    def identity(self, job: FineTuneJob) -> str:
+        return self._fine_tuning.identity(job)
+
+    @override
+    def has(self, model: str) -> bool:
+        # Not every service tells of its models, nor to every key: then it has what it had.
+        return self._connection.run(self._tells_of(model)) or not self._connection.run(
+            self._tells_of(self.base_model)
+        )
+
+    @override
     def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
         try:
             return self._connection.run(self._fine_tuning.fine_tune(job, report))
@@ -138,21 +150,41 @@ class OpenAIBackend(Backend):
             ModelError: the service does not know it.
             ServiceError: it is shut down.
         """
-        name = self._settings.model
+        try:
+            model = await self._told_of(self._settings.model)
+        except RequestFailed as error:
+            if error.failure.code == "model_not_found":
+                raise ModelError(f"openai.model: {error.failure.message}") from error
+            return  # not every service tells of its models, nor every key of a service
+        _check_shutdown(self._settings.model, model.shutdown_date)
+
+    async def _tells_of(self, model: str) -> bool:
+        try:
+            await self._told_of(model)
+        except RequestFailed:
+            return False
+        return True
+
+    async def _told_of(self, name: str) -> Model:
+        """What the service says of a model.
+
+        Raises:
+            RequestFailed: it does not know it, or does not tell.
+            ServiceError: it can't be asked.
+        """
         what = f"ask for the model {name}"
         try:
-            model = await self._connection.tried(
+            return await self._connection.tried(
                 what,
                 lambda: self._connection.client.models.retrieve(name),
                 patience_seconds=AT_HAND_SECONDS,
             )
         except RequestFailed as error:
-            if error.failure.code == "model_not_found":
-                raise ModelError(f"openai.model: {error.failure.message}") from error
-            if error.failure.kind is Kind.NOT_FOUND or error.failure.status == 403:
-                return  # not every service tells of its models, nor every key of a service
-            raise error.failure.as_error(what) from error
-        _check_shutdown(name, model.shutdown_date)
+            failed = error.failure
+            unknown = failed.kind is Kind.NOT_FOUND or failed.code == "model_not_found"
+            if unknown or failed.status == 403:
+                raise
+            raise failed.as_error(what) from error
 
 
 def _check_shutdown(model: str, shutdown_date: str | None) -> None:
