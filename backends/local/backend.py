@@ -25,7 +25,7 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Place, Progress
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
     ADAPTER_WEIGHTS,
@@ -56,6 +56,8 @@ from backends.local.search import Searcher
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
+from backends.local.training_process import TrainingOrder, train_in_own_process
+from backends.local.workers import environment, threads, workers
 from backends.schema import Strict
 
 _RECORD = "tuned_model.json"
@@ -162,7 +164,15 @@ class LocalBackend(Backend):
         return read.tuned_model.model_copy(update={"model": str(job.output)})
 
     @override
-    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+    def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        return workers(self._settings.workers, self._device, estimates)
+
+    @override
+    def fine_tune(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
+    ) -> TunedModel:
+        if place is not None:
+            return self._fine_tune_beside(job, report, place)
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
         identity = self.identity(job)
         tuned = self._finished(job, identity)
@@ -241,6 +251,19 @@ class LocalBackend(Backend):
             self._open = OpenModel(self._settings, self._location, self._tokenizer, max_adapters=1)
         self._open.activate(None if model == self.base_model else Path(model))
         return self._open
+
+    def _fine_tune_beside(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place
+    ) -> TunedModel:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        # A process whose parent was killed may be about to end when the next one begins.
+        lock = job.output.with_name(f".{job.output.name}.lock")
+        order = TrainingOrder(
+            settings=self._settings, job=job, lock=lock, threads=threads(self._device, place)
+        )
+        tuned = train_in_own_process(order, report, place.stop, environment(self._device, place))
+        lock.unlink(missing_ok=True)
+        return tuned
 
     def _train(
         self,

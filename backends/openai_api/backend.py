@@ -20,7 +20,7 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import ModelError, ServiceError, UnsupportedError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
 from backends.openai_api.asking import Asker
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
 from backends.openai_api.failures import Kind
@@ -99,7 +99,13 @@ class OpenAIBackend(Backend):
         )
 
     @override
-    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+    def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        return 1  # the service has its own queue
+
+    @override
+    def fine_tune(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
+    ) -> TunedModel:
         try:
             return self._connection.run(self._fine_tuning.fine_tune(job, report))
         except KeyboardInterrupt:

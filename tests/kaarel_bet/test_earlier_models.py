@@ -4,9 +4,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backends.data import TunedModel
+from backends.interface import FineTuneJob
 from backends.local.backend import LocalBackend
 from kaarel_bet.cli import main
 from tests.server import RunningServer
@@ -50,9 +53,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     fine_tune = LocalBackend.fine_tune
 
-    def counted(self: LocalBackend, job: object, report: object) -> object:
-        names.append(job.name)  # pyright: ignore[reportAttributeAccessIssue]
-        return fine_tune(self, job, report)  # pyright: ignore[reportArgumentType]
+    def counted(self: LocalBackend, job: FineTuneJob, *others: Any) -> TunedModel:
+        names.append(job.name)
+        return fine_tune(self, job, *others)
 
     monkeypatch.setattr(LocalBackend, "fine_tune", counted)
     return names
