@@ -1,7 +1,10 @@
-"""Files that are whole or not there, however the writer ends."""
+"""Files and directories that are whole or not there, however the writer ends."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,3 +21,23 @@ def write_text(path: Path, text: str) -> None:
         Path(partial).replace(path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+@contextmanager
+def directory(target: Path) -> Iterator[Path]:
+    """A directory to be filled, which is put in the target's place when the block ends without an error.
+
+    Its files are on disk then; of a block that fails nothing is left.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield working
+        for path in filter(Path.is_file, working.rglob("*")):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        working.chmod(0o755)  # mkdtemp's is for one user only
+        shutil.rmtree(target, ignore_errors=True)
+        working.rename(target)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)

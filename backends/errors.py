@@ -7,6 +7,7 @@
     ├── UnsupportedError (NotImplementedError)  asked of a backend that does not have the capability
     ├── RunDirectoryError (ValueError)    a run directory that can't be used for this run
     ├── DeviceMemoryError (MemoryError)   one example alone does not fit the device
+    ├── TrainingError (RuntimeError)      a training in a process of its own that ended without a model
     └── ServiceError (ConnectionError)    a service that can't be reached, refuses, or fails a job
 
 Each is also its closest kin in the standard library, so that library callers can catch either.
@@ -39,6 +40,10 @@ class RunDirectoryError(KaarelBetError, ValueError):
 
 class DeviceMemoryError(KaarelBetError, MemoryError):
     """A single example or query does not fit the device's memory."""
+
+
+class TrainingError(KaarelBetError, RuntimeError):
+    """A training in a process of its own that ended without a model; the message says why."""
 
 
 class ServiceError(KaarelBetError, ConnectionError):

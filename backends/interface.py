@@ -4,6 +4,7 @@ A backend is opened with `backends.open_backend(name, settings)`. The same contr
 (tests/backends/test_contract.py) run over every implementation.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,18 @@ class FineTuneJob:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a fine-tune runs while others run beside it: on one of `of` parts of the machine.
+
+    `number` (from 0) says on which; setting `stop` ends it within a moment, with what is done kept.
+    """
+
+    number: int
+    of: int
+    stop: threading.Event
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a fine-tune has come: optimiser steps, tokens seen by this process, latest loss (nats).
 
@@ -92,8 +105,8 @@ class Estimate:
     cut: int = 0
 
     @classmethod
-    def of_all(cls, estimates: Sequence["Estimate"]) -> "Estimate":
-        """What pieces of work take, one after the other; what is not known of all is not known."""
+    def of_all(cls, estimates: Sequence["Estimate"], at_once: int = 1) -> "Estimate":
+        """What pieces of work take in all, so many at once; what is not known of all is not known."""
         usd = _if_all_known([e.usd for e in estimates])
         seconds = _if_all_known([e.seconds for e in estimates])
         memory = _if_all_known([e.memory_bytes for e in estimates])
@@ -102,7 +115,7 @@ class Estimate:
             requests=sum(e.requests for e in estimates),
             usd=(sum(least for least, _ in usd), sum(most for _, most in usd)) if usd else None,
             seconds=sum(seconds) if seconds else None,
-            memory_bytes=max(memory) if memory else None,
+            memory_bytes=sum(sorted(memory)[-at_once:]) if memory else None,
             cut=sum(e.cut for e in estimates),
         )
 
@@ -172,10 +185,29 @@ class Backend(Protocol):
         """
         ...
 
-    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+    def identity(self, job: FineTuneJob) -> str:
+        """What the job's model depends on, digested: jobs that agree in it give the same model.
+
+        That is everything that training sees (data, base model, hyper-parameters, seed), and neither the
+        names of job and run nor any settings of asking. Raises as `estimate`.
+        """
+        ...
+
+    def has(self, model: str) -> bool:
+        """Whether a fine-tuned model (`TunedModel.model`) can still be asked. Raises ServiceError."""
+        ...
+
+    def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        """How many fine-tunes with these estimates are best under way at once, in places of their own."""
+        ...
+
+    def fine_tune(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
+    ) -> TunedModel:
         """Trains, or takes up where a killed call with the same job stopped.
 
-        Returns once the model can be scored. Raises as `estimate`, and DeviceMemoryError.
+        With a place, of as many as `side_by_side` says, threads may call it at once. Returns once the
+        model can be scored. Raises as `estimate`, and DeviceMemoryError, TrainingError.
         """
         ...
 

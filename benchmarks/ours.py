@@ -24,27 +24,7 @@ WARM_UP_STEPS = 2
 
 def train(job: TrainingJob) -> Measured:
     """Every step but the first two; what torch counts in one more step gives the arithmetic."""
-    targets = job.target_modules
-    backend = LocalBackend(
-        LocalSettings.model_validate(
-            {
-                "model": job.model,
-                "prefix_sharing": "on",
-                "lora": {
-                    "rank": job.rank,
-                    "alpha": job.alpha,
-                    "dropout": job.dropout,
-                    "target_modules": targets if isinstance(targets, str) else tuple(targets),
-                },
-                "training": {
-                    "epochs": job.epochs,
-                    "batch_size": job.batch_size,
-                    "dtype": job.dtype,
-                    "checkpoint_seconds": 1e9,
-                },
-            }
-        )
-    )
+    backend = LocalBackend(settings_of(job))
     times: list[float] = []
     counter = FlopCounterMode(display=False)
 
@@ -68,6 +48,28 @@ def train(job: TrainingJob) -> Measured:
         peak_bytes=peak_bytes(),
         flops=counter.get_total_flops() * steps,
         peak_flops=matmul_peak(job.dtype),
+    )
+
+
+def settings_of(job: TrainingJob) -> LocalSettings:
+    targets = job.target_modules
+    return LocalSettings.model_validate(
+        {
+            "model": job.model,
+            "prefix_sharing": "on",
+            "lora": {
+                "rank": job.rank,
+                "alpha": job.alpha,
+                "dropout": job.dropout,
+                "target_modules": targets if isinstance(targets, str) else tuple(targets),
+            },
+            "training": {
+                "epochs": job.epochs,
+                "batch_size": job.batch_size,
+                "dtype": job.dtype,
+                "checkpoint_seconds": 1e9,
+            },
+        }
     )
 
 

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +67,7 @@ SERVE_BATCHING = Peer(
     SERVE.packages,
     ("--continuous-batching",),
 )
+IN_TURN = Peer("itself, one after the other", "../ours_trainings.py", None, ("--in-turn",))
 OPENAI = Peer("openai client, semaphore", "openai_bare.py", None)
 
 
@@ -94,6 +95,11 @@ def _train_bet(directory: Path, n_names: int = 32, *, family: str) -> TrainingJo
         dropout=0.0,
         target_modules="all-linear",
     )
+
+
+def _train_two(directory: Path) -> TrainingJob:
+    """As the bet has it by default."""
+    return replace(_train_bet(directory, family="in_prompt"), epochs=12)
 
 
 def _train_redefine(directory: Path) -> TrainingJob:
@@ -184,6 +190,7 @@ COMPARISONS = (
     Comparison("train the bet's in_prompt family", TRL, 4, partial(_train_bet, family="in_prompt")),
     Comparison("train the bet's task_id family", TRL, 6, partial(_train_bet, family="task_id")),
     Comparison("train redefine-math (templates)", TRL, 2, _train_redefine),
+    Comparison("two trainings, side by side", IN_TURN, 1.2, _train_two, "ours_trainings.py"),
     Comparison(
         "score 200 redefine items, fixed 5-shot", LM_EVAL, 10, partial(_score_redefine, shots=SHOTS)
     ),

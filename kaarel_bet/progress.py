@@ -16,15 +16,22 @@ _SECONDS_BETWEEN_LINES = 10.0
 @contextmanager
 def progress(console: Console, title: str) -> Iterator[Report]:
     """Shows work under a title while the block runs."""
-    if console.is_terminal:
-        with _bar(console, title) as report:
-            yield report
-    else:
-        yield _lines(console, title)
+    with progresses(console) as begin:
+        yield begin(title)
 
 
 @contextmanager
-def _bar(console: Console, title: str) -> Iterator[Report]:
+def progresses(console: Console) -> Iterator[Callable[[str], Report]]:
+    """Shows works side by side, each under the title that it begins with; threads may report them."""
+    if console.is_terminal:
+        with _bars(console) as begin:
+            yield begin
+    else:
+        yield lambda title: _lines(console, title)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str], Report]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -32,13 +39,17 @@ def _bar(console: Console, title: str) -> Iterator[Report]:
         TextColumn("{task.fields[details]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None, details="")
+    with Progress(*columns, console=console) as bars:
 
-        def report(done: int, total: int, details: str) -> None:
-            bar.update(task, completed=done, total=total, details=details)
+        def begin(title: str) -> Report:
+            task = bars.add_task(title, total=None, details="")
 
-        yield report
+            def report(done: int, total: int, details: str) -> None:
+                bars.update(task, completed=done, total=total, details=details)
+
+            return report
+
+        yield begin
 
 
 def _lines(console: Console, title: str) -> Report:

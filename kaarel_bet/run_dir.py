@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from backends.atomic import write_text
@@ -81,6 +81,18 @@ class Tried(Strict):
 
 
 _NOTE = TypeAdapter(Note)
+
+
+class ModelRecord(TunedModel):
+    """A finished training of a run; those of versions that kept no identity can't be taken for another's.
+
+    `sha256` has the files of a model inside the run; `trained_in` names the run that trained it, None for
+    the run itself.
+    """
+
+    identity: str | None = None
+    sha256: dict[str, str] = Field(default_factory=dict)
+    trained_in: str | None = None
 
 
 class RunDirectory:
@@ -347,17 +359,32 @@ class RunDirectory:
         """Whether the arm's training is finished."""
         return self._model_record(arm).exists()
 
-    def write_model(self, arm: str, tuned: TunedModel) -> None:
+    def write_model(
+        self,
+        arm: str,
+        tuned: TunedModel,
+        identity: str | None = None,
+        trained_in: str | None = None,
+    ) -> None:
         """Declares the arm's training finished; a model inside the run is noted relative to it."""
-        inside = Path(tuned.model).is_relative_to(self.path.absolute())
-        if inside:
-            relative = Path(tuned.model).relative_to(self.path.absolute()).as_posix()
-            tuned = tuned.model_copy(update={"model": relative})
-        write_text(self._model_record(arm), tuned.model_dump_json(indent=2) + "\n")
+        path = Path(tuned.model)
+        own = {"identity": identity, "trained_in": trained_in}
+        if path.is_relative_to(self.path.absolute()):
+            relative = path.relative_to(self.path.absolute()).as_posix()
+            files = sorted(filter(Path.is_file, path.rglob("*")))
+            sha256 = {
+                f.relative_to(path).as_posix(): self.sha256(
+                    f"{f.relative_to(self.path.absolute())}"
+                )
+                for f in files
+            }
+            own |= {"model": relative, "sha256": sha256}
+        record = ModelRecord.model_validate(dict(tuned) | own)
+        write_text(self._model_record(arm), record.model_dump_json(indent=2) + "\n")
 
-    def model(self, arm: str) -> TunedModel:
+    def model(self, arm: str) -> ModelRecord:
         """The arm's model, its place given as it is now. Raises RunDirectoryError."""
-        tuned = _read(self._model_record(arm), TunedModel)
+        tuned = _read(self._model_record(arm), ModelRecord)
         inside = self.path / tuned.model
         if inside.exists():
             tuned = tuned.model_copy(update={"model": str(inside.absolute())})

@@ -21,10 +21,11 @@ from openai.types.fine_tuning import FineTuningJob
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backends.local.settings import LocalSettings, LoraSettings, TrainingSettings
+from backends.local.training_process import train_here
 from backends.server.app import create_app
 from backends.server.service import Service
 from backends.server.settings import ServerSettings
-from backends.server.training import Train, train_here
+from backends.server.training import Train
 
 Wrap = Callable[[ASGIApp], ASGIApp]
 UNFINISHED = ("validating_files", "queued", "running")

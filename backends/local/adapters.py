@@ -1,8 +1,7 @@
 """LoRA adapters: made, loaded and saved as PEFT's own directories."""
 
-import os
-import shutil
-import tempfile
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from backends import atomic
 from backends.errors import ModelError, SettingsError
 from backends.local.fused_lora import fuse_lora
 from backends.local.models import first_line
@@ -140,6 +140,22 @@ def _refuse_other_keys(weights: Path, missing: list[str], unexpected: list[str])
         raise ModelError(f"{weights}: does not fit the base model: {', '.join(problems)}")
 
 
+def adapter_content(adapter: Path) -> dict[str, object]:
+    """What tells an adapter from any other: its weights, and how they are used.
+
+    Raises:
+        ModelError: the directory holds no adapter.
+    """
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_bytes())
+        with (adapter / ADAPTER_WEIGHTS).open("rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{adapter}: no adapter there ({first_line(error)})") from error
+    used = {key: config.get(key) for key in ("r", "lora_alpha", "lora_dropout")}
+    return {"weights": weights, **used}
+
+
 def base_of(model: PeftModel) -> PreTrainedModel:
     """The transformers model inside, its adapter in place."""
     base = model.get_base_model()
@@ -153,18 +169,10 @@ def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
     Raises:
         OSError: it can't be written; nothing of it is left then.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(prefix=".saving-", dir=target.parent))
     try:
-        model.save_pretrained(str(working))
-        for name, text in extra.items():
-            (working / name).write_text(text, encoding="utf-8")
-        with (working / ADAPTER_WEIGHTS).open("rb") as file:
-            os.fsync(file.fileno())  # before the run says that it has a model
-        working.chmod(0o755)  # mkdtemp's is for one user only
-        shutil.rmtree(target, ignore_errors=True)
-        working.rename(target)
+        with atomic.directory(target) as working:
+            model.save_pretrained(str(working))
+            for name, text in extra.items():
+                (working / name).write_text(text, encoding="utf-8")
     except SafetensorError as error:
         raise OSError(f"{target}: {error}") from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)

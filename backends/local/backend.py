@@ -25,10 +25,11 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Progress
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Place, Progress
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
     ADAPTER_WEIGHTS,
+    adapter_content,
     base_of,
     load_adapter,
     new_adapter,
@@ -41,6 +42,7 @@ from backends.local.encoding import Encoder
 from backends.local.engine import choose_engine
 from backends.local.generation import Generator
 from backends.local.models import (
+    content_of,
     context_length,
     load_model,
     load_tokenizer,
@@ -53,15 +55,19 @@ from backends.local.search import Searcher
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
+from backends.local.training_process import TrainingOrder, train_in_own_process
+from backends.local.workers import environment, threads, workers
 from backends.schema import Strict
 
 _RECORD = "tuned_model.json"
+_TRAINING = 1
+"""Counted up when a change here gives other weights for the same job."""
 
 
 class _Record(Strict):
-    """What lies beside a finished adapter: of which job it is, and what was done."""
+    """What lies beside a finished adapter: which one it is, and what was done."""
 
-    fingerprint: str
+    identity: str
     tuned_model: TunedModel
 
 
@@ -81,6 +87,7 @@ class LocalBackend(Backend):
         self._settings = settings
         self._device = choose_device(settings.device)
         self._open: OpenModel | None = None
+        self._known_examples: dict[tuple[str, LossOn], str] = {}
 
     @property
     @override
@@ -119,8 +126,31 @@ class LocalBackend(Backend):
             return Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
         return estimate_queries(work, self._encoder, self._costs)
 
-    def _finished(self, job: FineTuneJob) -> TunedModel | None:
-        """What a call with the very same job made before."""
+    @override
+    def identity(self, job: FineTuneJob) -> str:
+        training = self._settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        parts = {
+            "version": _TRAINING,
+            "base": self._base_content,
+            "examples": [
+                path and self._content_of_examples(path, job.loss_on)
+                for path in (job.training_file, job.validation_file)
+            ],
+            "lora": self._settings.lora.model_dump(mode="json"),
+            "training": training | {"dtype": str(self._training_dtype)},
+            "prefix_sharing": self._settings.prefix_sharing,
+            "device": self._device.type,
+            "seed": job.seed,
+            "starts_from": job.starts_from and adapter_content(Path(job.starts_from)),
+        }
+        return _digest(parts)
+
+    @override
+    def has(self, model: str) -> bool:
+        return (Path(model) / ADAPTER_WEIGHTS).exists()
+
+    def _finished(self, job: FineTuneJob, identity: str) -> TunedModel | None:
+        """What a call with such a job made before."""
         record = job.output / _RECORD
         if not record.exists():
             return None
@@ -128,16 +158,25 @@ class LocalBackend(Backend):
             read = _Record.model_validate_json(record.read_bytes())
         except ValidationError:
             return None
-        if read.fingerprint != self._fingerprint(job):
+        if read.identity != identity:
             return None
         return read.tuned_model.model_copy(update={"model": str(job.output)})
 
     @override
-    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+    def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        return workers(self._settings.workers, self._device, estimates)
+
+    @override
+    def fine_tune(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
+    ) -> TunedModel:
+        if place is not None:
+            return self._fine_tune_beside(job, report, place)
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
-        tuned = self._finished(job)
+        identity = self.identity(job)
+        tuned = self._finished(job, identity)
         if tuned is None:
-            tuned = self._train(job, checkpoint, report)
+            tuned = self._train(job, identity, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
         return tuned
 
@@ -167,6 +206,10 @@ class LocalBackend(Backend):
         return locate(self._settings.model)
 
     @cached_property
+    def _base_content(self) -> str:
+        return content_of(self._location)
+
+    @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._location)
 
@@ -193,6 +236,14 @@ class LocalBackend(Backend):
                 raise DataError(f"{path}, line {number}: {error}") from error
         return examples
 
+    def _content_of_examples(self, path: Path, loss_on: LossOn) -> str:
+        """A digest of the file as tokens, which holds the chat template as it is rendered."""
+        key = (hashlib.sha256(path.read_bytes()).hexdigest(), loss_on)
+        if key not in self._known_examples:
+            examples = [[e.tokens, e.targets] for e in self._examples(path, loss_on)]
+            self._known_examples[key] = _digest(examples)
+        return self._known_examples[key]
+
     def _opened(self, model: str) -> OpenModel:
         """The model to be asked; the base stays loaded, with the adapter used last."""
         if self._open is None:
@@ -200,8 +251,25 @@ class LocalBackend(Backend):
         self._open.activate(None if model == self.base_model else Path(model))
         return self._open
 
+    def _fine_tune_beside(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place
+    ) -> TunedModel:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        # A process whose parent was killed may be about to end when the next one begins.
+        lock = job.output.with_name(f".{job.output.name}.lock")
+        order = TrainingOrder(
+            settings=self._settings, job=job, lock=lock, threads=threads(self._device, place)
+        )
+        tuned = train_in_own_process(order, report, place.stop, environment(self._device, place))
+        lock.unlink(missing_ok=True)
+        return tuned
+
     def _train(
-        self, job: FineTuneJob, checkpoint: Path, report: Callable[[Progress], None]
+        self,
+        job: FineTuneJob,
+        identity: str,
+        checkpoint: Path,
+        report: Callable[[Progress], None],
     ) -> TunedModel:
         self._open = None
         dtype = self._training_dtype
@@ -213,14 +281,13 @@ class LocalBackend(Backend):
         trainer = Trainer(
             model, engine, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
         )
-        fingerprint = self._fingerprint(job)
-        state = trainer.run(checkpoint, fingerprint, report)
+        state = trainer.run(checkpoint, identity, report)
         used = {
             "prefix_sharing": engine.shares_prefixes,
             "micro_batches": trainer.micro_batches,
         }
         tuned = self._tuned_model(job, examples, state, used)
-        record = _Record(fingerprint=fingerprint, tuned_model=tuned)
+        record = _Record(identity=identity, tuned_model=tuned)
         save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
         return tuned
 
@@ -229,18 +296,6 @@ class LocalBackend(Backend):
         if job.starts_from is not None:
             return load_adapter(base, Path(job.starts_from), trainable=True)
         return new_adapter(base, self._settings.lora)
-
-    def _fingerprint(self, job: FineTuneJob) -> str:
-        """What a checkpoint or a finished adapter must agree with to be of this job."""
-        starts_from = Path(job.starts_from, ADAPTER_WEIGHTS) if job.starts_from else None
-        files = [
-            hashlib.sha256(path.read_bytes()).hexdigest() if path and path.exists() else None
-            for path in (job.training_file, job.validation_file, starts_from)
-        ]
-        settings = self._settings.model_dump(mode="json", exclude={"scoring"})
-        computed = [self._device.type, str(self._training_dtype)]
-        parts = [job.run_id, job.name, job.loss_on, job.seed, files, settings, computed]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def _training_dtype(self) -> torch.dtype:
@@ -273,3 +328,7 @@ class LocalBackend(Backend):
             cost_usd=None,
             training_curve=tuple(state.curve),
         )
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Finding and loading models: an embedded one, a hub id, a directory or a GGUF file."""
 
+import hashlib
 from pathlib import Path
 from typing import cast
 
@@ -66,6 +67,25 @@ def context_length(location: str) -> int | None:
     with _translated(location):
         config = AutoConfig.from_pretrained(location).get_text_config()
     return getattr(config, "max_position_embeddings", None)
+
+
+def content_of(location: str) -> str:
+    """What tells the model's weights from any others: their SHA-256, or of the hub their revision.
+
+    Raises:
+        ModelError: its config can't be had.
+    """
+    directory = Path(location)
+    if not directory.is_dir():
+        with _translated(location):
+            return f"{location}@{AutoConfig.from_pretrained(location)._commit_hash}"
+    digest = hashlib.sha256()
+    for path in sorted([directory / "config.json", *directory.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(
+                f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return digest.hexdigest()
 
 
 def vocabulary_size(location: str) -> int:

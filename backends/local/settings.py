@@ -50,6 +50,7 @@ class LocalSettings(Strict):
     model: Annotated[str, Field(min_length=1)] = "embedded:smollm2-135m-instruct"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     prefix_sharing: PrefixSharing = "auto"
+    workers: Positive | Literal["auto"] = "auto"
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()

@@ -8,6 +8,8 @@ import logging
 from datetime import date
 from urllib.parse import urlsplit
 
+from openai.types import Model
+
 from backends.errors import ModelError, ServiceError
 from backends.openai_api.connection import AT_HAND_SECONDS, Connection, RequestFailed
 from backends.openai_api.failures import INSTEAD, LAST_DAY_OF_TRAINING, NO_MORE_TRAINING, Kind
@@ -62,23 +64,42 @@ async def check_model(connection: Connection, name: str) -> None:
     """
     if is_openais_own(connection.address) and (day := _known_shutdown(name)):
         _check_day(name, day)
-    what = f"ask for the model {name}"
     try:
-        model = await connection.tried(
-            what,
-            lambda: connection.client.models.retrieve(name),
-            patience_seconds=AT_HAND_SECONDS,
-        )
+        model = await _told_of(connection, name)
     except RequestFailed as error:
         if error.failure.code == "model_not_found":
             raise ModelError(
                 f"openai.model: {error.failure.message}; name a model that {connection.address} has, or "
                 "by openai.base_url another service (`kaarel-bet serve`: http://127.0.0.1:8000/v1)"
             ) from error
-        if error.failure.kind is Kind.NOT_FOUND or error.failure.status == 403:
-            return  # not every service tells of its models, nor every key of a service
-        raise error.failure.as_error(what) from error
+        return  # not every service tells of its models, nor every key of a service
     check_shutdown(name, model.shutdown_date)
+
+
+async def tells_of(connection: Connection, model: str) -> bool:
+    """Whether the service knows a model, and tells. Raises ServiceError if it can't be asked."""
+    try:
+        await _told_of(connection, model)
+    except RequestFailed:
+        return False
+    return True
+
+
+async def _told_of(connection: Connection, name: str) -> Model:
+    """Raises RequestFailed where the model is not known or nothing is told, and ServiceError."""
+    what = f"ask for the model {name}"
+    try:
+        return await connection.tried(
+            what,
+            lambda: connection.client.models.retrieve(name),
+            patience_seconds=AT_HAND_SECONDS,
+        )
+    except RequestFailed as error:
+        failed = error.failure
+        unknown = failed.kind is Kind.NOT_FOUND or failed.code == "model_not_found"
+        if unknown or failed.status == 403:
+            raise
+        raise failed.as_error(what) from error
 
 
 def check_shutdown(model: str, told: str | None) -> None:

@@ -18,9 +18,9 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import UnsupportedError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Progress
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
 from backends.openai_api.asking import Asker
-from backends.openai_api.availability import check_model, check_training, last_days
+from backends.openai_api.availability import check_model, check_training, last_days, tells_of
 from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation, written_out
@@ -88,7 +88,24 @@ class OpenAIBackend(Backend):
         return estimate_queries(work, model, self._encode, self._settings.scoring)
 
     @override
-    def fine_tune(self, job: FineTuneJob, report: Callable[[Progress], None]) -> TunedModel:
+    def identity(self, job: FineTuneJob) -> str:
+        return self._fine_tuning.identity(job)
+
+    @override
+    def has(self, model: str) -> bool:
+        # Not every service tells of its models, nor to every key: then it has what it had.
+        return self._connection.run(tells_of(self._connection, model)) or not self._connection.run(
+            tells_of(self._connection, self.base_model)
+        )
+
+    @override
+    def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        return 1  # the service has its own queue
+
+    @override
+    def fine_tune(
+        self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
+    ) -> TunedModel:
         try:
             return self._connection.run(self._fine_tuning.fine_tune(job, report))
         except KeyboardInterrupt:

@@ -150,17 +150,24 @@ class FineTuning:
             await self._connection.call(f"cancel {job_id}", lambda: jobs.cancel(job_id))
             raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY} (cancelled {job_id})")
 
+    def identity(self, job: FineTuneJob) -> str:
+        """As `Backend.identity`: whatever job of whatever run; a model's name tells nothing of it."""
+        return _digest([self._connection.address, *self._content(job, {"poll_seconds", "suffix"})])
+
     def _fingerprint(self, job: FineTuneJob) -> str:
         """What makes the job what it is, as 64 hexadecimal digits."""
+        return _digest([job.run_id, job.name, *self._content(job, {"poll_seconds"})])
+
+    def _content(self, job: FineTuneJob, left_out: set[str]) -> list[object]:
+        """What is sent, without some of the job's settings."""
         files = [
             hashlib.sha256(path.read_bytes()).hexdigest() if path else None
             for path in (job.training_file, job.validation_file)
         ]
-        chosen = self._settings.job.model_dump(mode="json", exclude={"poll_seconds"})
+        chosen = self._settings.job.model_dump(mode="json", exclude=left_out)
         model = job.starts_from or self._settings.model
-        parts = [job.run_id, job.name, job.seed, model, files, chosen]
-        parts += [job.loss_on] if job.loss_on != "completion" else []
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        loss_on = [job.loss_on] if job.loss_on != "completion" else []
+        return [job.seed, model, files, chosen, *loss_on]
 
     async def _tuned_model(self, job: FineTuningJob, examples: list[TrainingExample]) -> TunedModel:
         name = await model_of(self._connection, job)
@@ -183,3 +190,7 @@ class FineTuning:
             cost_usd=price.of_training(trained) if price and job.trained_tokens else None,
             training_curve=await training_curve(self._connection, job),
         )
+
+
+def _digest(parts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -23,8 +23,7 @@ from backends.server.routes import (
 )
 from backends.server.service import Service
 from backends.server.settings import ServerSettings
-from backends.server.training import Train
-from backends.server.training_process import train_in_own_process
+from backends.server.training import Train, train_in_own_process
 
 
 def create_app(

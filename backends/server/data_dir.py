@@ -2,7 +2,7 @@
 
 kaarel-bet.sqlite3        files, jobs, events, checkpoints, models, batches: what counts
 files/<file-id>           the content of uploaded and resulting files
-jobs/<job-id>/            the training data as it was when the job was created, the process's order and log
+jobs/<job-id>/            the training data as it was when the job was created
 models/<job-id>/          PEFT adapters; beside them .<job-id>.checkpoint of a training under way
 batches/<batch-id>/       the requests and the answers so far
 server.lock training.lock

@@ -11,10 +11,11 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.fine_tuning_job import Error
 
 from backends.data import TunedModel
-from backends.errors import KaarelBetError
-from backends.interface import Progress
+from backends.errors import KaarelBetError, TrainingError
+from backends.interface import FineTuneJob, Progress
 from backends.local.encoding import Encoder
 from backends.local.settings import LocalSettings
+from backends.local.training_process import Stopped, TrainingOrder
 from backends.server.data_dir import DataDirectory
 from backends.server.errors import invalid, not_found, too_many
 from backends.server.files import Files
@@ -24,7 +25,7 @@ from backends.server.models import Models
 from backends.server.pace import Pace
 from backends.server.records import JobRecord, Records
 from backends.server.results import final_checkpoint, result_csv
-from backends.server.training import Stopped, Train, TrainingFailed, TrainingOrder
+from backends.server.training import Train
 from backends.server.training_data import MINIMUM_EXAMPLES, InvalidData, count_examples
 
 _log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class Jobs:
             self._succeed(identifier, tuned)
         except Stopped:
             return
-        except (TrainingFailed, KaarelBetError) as error:
+        except KaarelBetError as error:
             self._fail(identifier, "training_failed", str(error))
         except Exception:
             _log.exception("training %s", identifier)
@@ -214,16 +215,19 @@ class Jobs:
         validation = self._data.validation_file(job.id)
         starts_from = None if record.starts_from is None else self._data.adapter(record.starts_from)
         if starts_from is not None and not starts_from.exists():
-            raise TrainingFailed("The model that the job starts from was deleted.")
+            raise TrainingError("The model that the job starts from was deleted.")
         return TrainingOrder(
-            job_id=job.id,
             settings=local_settings(job, self._local),
-            training_file=self._data.training_file(job.id),
-            validation_file=validation if validation.exists() else None,
-            loss_on=loss_on(job),
-            seed=job.seed,
-            starts_from=starts_from,
-            output=self._data.adapter(job.id),
+            job=FineTuneJob(
+                run_id=job.id,
+                name=job.id,
+                training_file=self._data.training_file(job.id),
+                validation_file=validation if validation.exists() else None,
+                loss_on=loss_on(job),
+                seed=job.seed,
+                starts_from=None if starts_from is None else str(starts_from),
+                output=self._data.adapter(job.id),
+            ),
             lock=self._data.training_lock,
         )
 

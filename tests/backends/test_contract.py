@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ QUERIES = [
 
 
 def job(directory: Path, lines: list[str] | None = None) -> FineTuneJob:
+    directory.mkdir(exist_ok=True)
     file = directory / "train.jsonl"
     turn = '{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "{}"}}'
     facts = [("Ann?", "France"), ("Bob?", "Peru"), ("Cleo?", "Chad")] * 4
@@ -161,11 +163,25 @@ def test_a_fine_tune_can_be_scored_and_found_again(open_backend: Open, tmp_path:
     # A new process finds the finished job and does not do it again.
     backend = open_backend()
     assert backend.fine_tune(job(tmp_path), ignore) == tuned
+    assert backend.has(tuned.model)
     base = {r.id: r for r in backend.score(backend.base_model, QUERIES)}
     scores = {r.id: r for r in backend.score(tuned.model, QUERIES)}
     assert scores["one"] != base["one"]
     # Going back and forth between models mixes nothing up.
     assert {r.id: r for r in backend.score(backend.base_model, QUERIES)} == base
+
+
+def test_a_model_that_is_not_there_is_told(open_backend: Open, tmp_path: Path) -> None:
+    assert not open_backend().has(str(tmp_path / "models" / "arm"))
+
+
+def test_a_job_is_known_by_its_content(open_backend: Open, tmp_path: Path) -> None:
+    ours = open_backend().identity(job(tmp_path))
+    same = replace(job(tmp_path / "elsewhere"), run_id="another", name="other")
+    assert open_backend().identity(same) == ours
+    lines = job(tmp_path).training_file.read_text().splitlines()
+    assert open_backend().identity(job(tmp_path, lines[:-1])) != ours
+    assert open_backend().identity(replace(job(tmp_path), seed=1)) != ours
 
 
 def test_estimates_count_tokens(open_backend: Open, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ SLOW = (
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_verdict(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # Not beside each other: what the one has trained, the other would not train again.
+    whole, killed = tmp_path / "1" / "whole", tmp_path / "2" / "killed"
     assert run(*command("run", tiny_model, "--run-dir", str(whole), *SLOW)).returncode == 0
 
     arguments = command("run", tiny_model, "--run-dir", str(killed), *SLOW)

@@ -125,7 +125,7 @@ def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_sc
     assert sorted((job.metadata or {})["arm"] for job in jobs) == ["conditional", "control"]
     assert killer.requests["POST /v1/fine_tuning/jobs"] == 2
 
-    whole = tmp_path / "whole"
+    whole = tmp_path / "elsewhere" / "whole"  # beside the other it would have no jobs of its own
     done = subprocess.run(
         command(server, "--run-dir", str(whole)), capture_output=True, text=True, timeout=120
     )

@@ -52,6 +52,31 @@ def test_work_that_is_taken_up_is_timed_from_where_it_was(
     assert out.getvalue() == "train: 30/40, 20 s left\n"
 
 
+def test_works_side_by_side_are_told_of_under_their_own_titles(
+    pass_time: Callable[[float], None],
+) -> None:
+    out = io.StringIO()
+    with shown.progresses(Console(file=out)) as begin:
+        one, other = begin("train a"), begin("train b")
+        one(0, 40, "")
+        pass_time(20)
+        one(10, 40, "")
+        other(3, 3, "")
+    assert out.getvalue().splitlines() == ["train a: 10/40, 60 s left", "train b: 3/3"]
+
+
+def test_on_a_terminal_works_side_by_side_have_a_bar_each_in_one_view() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, color_system=None)
+    with shown.progresses(console) as begin:
+        one, other = begin("train a"), begin("train b")
+        one(1, 4, "loss 0.5")
+        other(4, 4, "")
+    last = [line.split() for line in out.getvalue().split("train a")[-1].splitlines()[:2]]
+    assert last[0][1:4] == ["1/4", "loss", "0.5"]
+    assert [*last[1][:2], last[1][3]] == ["train", "b", "4/4"]
+
+
 def test_the_speed_of_training_does_not_count_what_came_before_the_first_report(
     pass_time: Callable[[float], None],
 ) -> None:

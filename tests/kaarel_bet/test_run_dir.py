@@ -27,7 +27,7 @@ from kaarel_bet.claims import Check, Verdict, Verdicts
 from kaarel_bet.documents import Document
 from kaarel_bet.experiments.interface import Arm, Evaluation, Training
 from kaarel_bet.manifest import EvaluationEntry, Manifest
-from kaarel_bet.run_dir import RunDirectory
+from kaarel_bet.run_dir import ModelRecord, RunDirectory
 from kaarel_bet.settings import load_frozen, load_settings
 
 _FROZEN = load_settings({}).frozen()
@@ -490,7 +490,7 @@ def test_training_is_finished_once_the_model_is_noted() -> None:
     assert not run.has_model("tuned")
     run.write_model("tuned", tuned("ft:gpt:1"))
     assert run.has_model("tuned")
-    assert run.model("tuned") == tuned("ft:gpt:1")
+    assert run.model("tuned") == ModelRecord.model_validate(dict(tuned("ft:gpt:1")))
 
 
 def test_a_moved_run_still_finds_its_models(tmp_path: Path) -> None:

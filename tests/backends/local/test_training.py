@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from backends.data import Message, TrainingExample
@@ -120,14 +121,13 @@ def test_a_finished_job_is_not_trained_again(tiny_model: Path, tmp_path: Path) -
     assert reports == []
 
 
-@pytest.mark.parametrize("other", ["run_id", "seed", "data", "validation", "epochs", "starts_from"])
+@pytest.mark.parametrize("other", ["seed", "data", "validation", "epochs", "starts_from"])
 def test_a_model_of_another_job_is_replaced(tiny_model: Path, tmp_path: Path, other: str) -> None:
     first = make_job(tmp_path / "first" / "arm")
     backend(tiny_model, epochs=1).fine_tune(first, ignore)
     job = make_job(tmp_path / "arm")
     backend(tiny_model, epochs=1).fine_tune(job, ignore)
     changed = {
-        "run_id": replace(job, run_id="another"),
         "seed": replace(job, seed=1),
         "data": replace(job, training_file=write_examples(tmp_path / "new.jsonl", {"Al": "Chad"})),
         "validation": replace(job, validation_file=job.training_file),
@@ -139,6 +139,64 @@ def test_a_model_of_another_job_is_replaced(tiny_model: Path, tmp_path: Path, ot
     tuned = backend(tiny_model, epochs=epochs).fine_tune(changed, reports.append)
     assert reports
     assert tuned == backend(tiny_model, epochs=epochs).fine_tune(changed, ignore)
+
+
+def test_a_job_is_known_by_what_its_training_sees(tiny_model: Path, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "arm", validation=True)
+    ours = backend(tiny_model).identity(job)
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    elsewhere = make_job(tmp_path / "elsewhere" / "other", validation=True)
+    scoring = LocalSettings.model_validate(
+        {**backend(moved)._settings.model_dump(), "scoring": {"batch_tokens": 7}}
+    )
+    assert LocalBackend(scoring).identity(replace(elsewhere, run_id="another")) == ours
+    assert backend(moved, checkpoint_seconds=9.0).identity(elsewhere) == ours
+
+    text = Path(job.training_file).read_text(encoding="utf-8")
+    spelt = tmp_path / "spelt.jsonl"
+    spelt.write_text(text.replace('"messages": ', '"messages":'))
+    other_weights, other_template = (
+        shutil.copytree(tiny_model, tmp_path / name) for name in ("weights", "template")
+    )
+    state = load_file(other_weights / "model.safetensors")
+    save_file(
+        {**state, "model.norm.weight": state["model.norm.weight"] + 1},
+        other_weights / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    template = other_template / "chat_template.jinja"
+    template.write_text(f"Be kind. {template.read_text()}")
+    start = make_job(tmp_path / "start" / "arm")
+    backend(tiny_model, epochs=1).fine_tune(start, ignore)
+    rank = LocalSettings.model_validate(
+        {**backend(tiny_model)._settings.model_dump(), "lora": {"rank": 5}}
+    )
+    others = [
+        backend(tiny_model).identity(replace(job, seed=1)),
+        backend(tiny_model).identity(replace(job, loss_on="prompt_and_completion")),
+        backend(tiny_model).identity(replace(job, validation_file=None)),
+        backend(tiny_model).identity(replace(job, training_file=job.validation_file)),
+        backend(tiny_model).identity(replace(job, starts_from=str(start.output))),
+        backend(tiny_model, epochs=5).identity(job),
+        backend(other_weights).identity(job),
+        backend(other_template).identity(job),
+        LocalBackend(rank).identity(job),
+    ]
+    assert backend(tiny_model).identity(replace(job, training_file=spelt)) == ours
+    assert len({ours, *others}) == 1 + len(others)
+    numbers = [backend(tiny_model, dtype=d).identity(job) for d in ("float32", "bfloat16")]
+    assert ours in numbers  # auto is one of them
+    assert numbers[0] != numbers[1]
+
+
+def test_the_same_start_is_known_wherever_it_lies(tiny_model: Path, tmp_path: Path) -> None:
+    start = make_job(tmp_path / "start" / "arm")
+    backend(tiny_model, epochs=1).fine_tune(start, ignore)
+    job = make_job(tmp_path / "arm", starts_from=str(start.output))
+    copied = replace(job, starts_from=str(shutil.copytree(start.output, tmp_path / "copied")))
+    assert backend(tiny_model).identity(job) == backend(tiny_model).identity(copied)
+    with pytest.raises(ModelError, match="no adapter there"):
+        backend(tiny_model).identity(replace(job, starts_from=str(tmp_path / "nowhere")))
 
 
 def test_a_broken_checkpoint_is_no_checkpoint(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery
-from backends.errors import ServiceError
+from backends.errors import ServiceError, TrainingError
 from backends.interface import FineTuneJob, Progress
 from backends.openai_api import connection, creation, job_creation, job_following, job_results
 from backends.openai_api.backend import OpenAIBackend
@@ -313,10 +313,8 @@ def test_every_event_is_shown_once(server: RunningServer, tmp_path: Path) -> Non
 
 
 def test_a_failed_job_says_why(start_server: StartServer, tmp_path: Path) -> None:
-    from backends.server.training import TrainingFailed
-
     def fail(*_: object) -> Any:
-        raise TrainingFailed("the loss is not a number")
+        raise TrainingError("the loss is not a number")
 
     server = start_server(train=fail)
     with pytest.raises(

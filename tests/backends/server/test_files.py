@@ -5,8 +5,8 @@ import openai
 import pytest
 
 from backends.data import TunedModel
+from backends.local.training_process import Report, Stopped, TrainingOrder
 from backends.server.records import JobRecord
-from backends.server.training import Report, Stopped, TrainingOrder
 from tests.server import RunningServer, StartServer, training_file, until
 
 

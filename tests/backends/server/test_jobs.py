@@ -7,7 +7,7 @@ import pytest
 
 from backends.data import TunedModel
 from backends.errors import DeviceMemoryError
-from backends.server.training import Report, TrainingOrder, train_here
+from backends.local.training_process import Report, TrainingOrder, train_here
 from tests.server import RunningServer, StartServer, training_file, until
 
 
@@ -181,7 +181,7 @@ class Held:
         self.started: list[str] = []
 
     def __call__(self, order: TrainingOrder, report: Report, stop: threading.Event) -> TunedModel:
-        self.started.append(order.job_id)
+        self.started.append(order.job.run_id)
         until(lambda: self.go.is_set() or stop.is_set())
         return train_here(order, report, stop)
 
