@@ -97,7 +97,7 @@ def train_in_own_process(
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "backends.local.training_process"],
+            [sys.executable, "-P", "-m", "backends.local.training_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
