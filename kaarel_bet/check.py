@@ -15,10 +15,11 @@ from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, Tra
 from backends.errors import DataError
 from backends.interface import Backend, Estimate, FineTuneJob
 from backends.jsonl import dumps
-from kaarel_bet.bet.claims import FEWEST_TRAININGS, Judge, in_words
-from kaarel_bet.bet.observations import BASE, Vocabulary
+from kaarel_bet.bet.arms import variants
+from kaarel_bet.bet.claims import Judge, in_words
+from kaarel_bet.bet.observations import Vocabulary
 from kaarel_bet.bet.planning import SUPPOSED, detectable, structure
-from kaarel_bet.bet.schema import BetBase, NoLeak
+from kaarel_bet.bet.schema import Bet, BetBase, NoLeak
 from kaarel_bet.experiments.interface import Arm, Design, Evaluation
 from kaarel_bet.session import Session
 
@@ -229,6 +230,9 @@ def _power(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:
     yield f"\nwhat can be shown, {SUPPOSED}"
     yield from (f"  {one.words}" for one in found)
     yield from (f"note: {one.warning}" for one in found if one.warning)
+    for name, claim in judge.bet.claims.items():
+        if few := judge.too_few(claim):
+            yield f"note: no verdict on {name}: {few}"
 
 
 def _totals(
@@ -252,14 +256,25 @@ def _notes(plan: _Plan, bet: BetBase, asking: Mapping[str, Estimate]) -> Iterato
                 f"note: {question}: {asking[question].cut} prompts are longer than the model's context; "
                 "their beginning is cut off"
             )
+    if isinstance(bet, Bet) and (unused := _unused(bet)):
+        yield f"note: nothing uses {', '.join(unused)}"
     if unbuilt := plan.session.experiment.unbuilt():
         yield f"note: `run` refuses this bet: {unbuilt}"
-    few = [arm for arm, n in plan.replicates.items() if arm != BASE and len(n) < FEWEST_TRAININGS]
-    if few:
-        yield (
-            f"note: {', '.join(few)}: trained less than {FEWEST_TRAININGS} times; a claim about such "
-            f"an arm gets no verdict (replicate: {{training: {FEWEST_TRAININGS}}})"
-        )
+
+
+def _unused(bet: Bet) -> list[str]:
+    """The tables, parts of tables and prompts that no arm, evaluation or check names."""
+    sets = [one for arm in variants(bet) for one in arm.sets]
+    asked = bet.evaluations.values()
+    tables = {one.rows for one in sets} | {one.rows for one in asked}
+    tables |= {one.examples.rows for one in asked if one.examples}
+    tables |= {name for c in bet.checks.values() if isinstance(c, NoLeak) for name in c.between}
+    prompts = {name for one in (*sets, *asked) for name in (one.prompt, *one.prompts)}
+    whole = {name for name in bet.table_names if any(t.startswith(f"{name}.") for t in tables if t)}
+    return [
+        *(f"the table {name}" for name in bet.table_names if name not in tables | whole),
+        *(f"the prompt {name}" for name in bet.prompts if name not in prompts),
+    ]
 
 
 def _beginnings(question: str, queries: Sequence[Query], backend: Backend) -> Iterator[str]:

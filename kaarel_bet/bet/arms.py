@@ -190,7 +190,8 @@ class Trainer:
             seed=replicate - 1,
             settings=entry.settings,
         )
-        said = entry.description or f"fine-tuned on {len(examples)} examples of {tables}{words}"
+        said = f"fine-tuned on {len(examples)} examples of {tables}{words}{_learned(variant.sets)}"
+        said = entry.description or said
         return Trained(Arm(name + suffix, said, training, name, replicate, entry.role), of)
 
     def _rows(self, one: TrainingSet, where: str, replicate: int, number: int) -> list[Row]:
@@ -224,6 +225,22 @@ class Trainer:
                     yield TrainingExample(**fields)
                 except ValidationError as error:
                     raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
+
+
+def _learned(sets: Sequence[TrainingSet]) -> str:
+    """The answers, as the file has them: arms may differ in nothing else."""
+    found: list[str] = []
+    for one in sets:
+        match one.answer:
+            case Draw(draw=column):
+                found.append(f"one drawn of {column}")
+            case Shuffle(shuffle=text):
+                found.append(f"another row's {text}")
+            case str(text):
+                found.append(" ".join([text.strip(), *_transforms(one)]))
+            case None:
+                pass
+    return f", answering {' and '.join(dict.fromkeys(found))}" if found else ""
 
 
 def _learned_chat(one: TrainingSet, row: Row, where: str) -> dict[str, Any]:

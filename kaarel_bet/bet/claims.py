@@ -337,7 +337,7 @@ class Judge:
         wanted = checks if claim.checks is None else claim.checks
         rests_on = [checks[check] for check in wanted if check in checks]
         against = [f"the check '{check.name}' failed" for check in rests_on if not check.passed]
-        if few := self._too_few(claim):
+        if few := self.too_few(claim):
             against.insert(0, few)
         decided: Outcome = "undecided" if against else _OUTCOMES[holds]
         return Verdict(
@@ -349,7 +349,7 @@ class Judge:
             checks=tuple(rests_on),
         )
 
-    def _too_few(self, claim: Claim) -> str | None:
+    def too_few(self, claim: Claim) -> str | None:
         """Why there can be no verdict, if an arm was not trained often enough."""
         found: dict[str, int] = {}
         for _, text in _expressions(claim.criteria, ("criteria",)):

@@ -111,11 +111,13 @@ def test_what_is_to_be_thought_about_is_noted(check: Check) -> None:
     notes = [line for line in check(BET)[1].splitlines() if line.startswith("note: ")]
     assert all("would have to be" in note for note in notes[:-2])
     assert notes[-2:] == [
+        "note: no verdict on it: trained too seldom to know how much trainings differ (tuned once, longer "
+        "once): a verdict needs 3 trainings of every arm, replicate: {training: 3}",
         'note: where: candidate wrong ("Guinea-Bissau") begins with the tokens of right ("Guinea") in 1 of '
         "2 queries: what right is given includes wrong",
-        "note: tuned, longer: trained less than 3 times; a claim about such an arm gets no verdict "
-        "(replicate: {training: 3})",
     ]
+    spare = check(BET.replace("  said: {text", '  spare: "{name}!"\n  said: {text'))[1]
+    assert "note: nothing uses the prompt spare" in spare
     long = BET.replace('text: "{name} is in"', f'text: "{"word " * 600}{{name}} is in"')
     long = long.replace("prompt: begun, arms: [base]", "prompt: said, arms: [base]")
     long = (
@@ -125,7 +127,7 @@ def test_what_is_to_be_thought_about_is_noted(check: Check) -> None:
     assert code == 0
     assert "trained 3 times" in shown
     assert "note: so: 2 prompts are longer than the model's context" in shown
-    assert "gets no verdict" not in shown
+    assert "no verdict" not in shown
     assert re.search(r"word +\[\.\.\. 2,\d{3} characters \.\.\.\] ", shown)
 
 
