@@ -10,8 +10,9 @@ import torch
 
 from backends.interface import Estimate, Place
 
-_WORTH_SECONDS = 20.0
-"""A process takes several seconds to start and to load the model; of less work nothing would be gained."""
+_WORTH_SECONDS = 60.0
+"""Of a training, at the least: a process takes seconds to start and to load its model, and of two trainings
+of half a minute nothing was gained (benchmarks/run.py --only "two trainings")."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -20,8 +21,8 @@ def workers(
 ) -> int:
     """How many of these trainings may be under way at once, by what is chosen and the memory there is.
 
-    "auto" is one a GPU; on the CPU one a thread, where that is worth it: two trainings with a thread each
-    take 0.76 of the time that they take one after the other with two (benchmarks/run.py).
+    "auto" is one a GPU; on the CPU one a thread, where that is worth it: the steps of two trainings with a
+    thread each took 0.76 of the time of one after the other with two, on two quiet cores.
     """
     wanted = min(len(estimates), _auto(device, estimates) if chosen == "auto" else chosen)
     needed = sorted((e.memory_bytes or 0 for e in estimates), reverse=True)

@@ -20,7 +20,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda number: (20_000_000_000, 0))
 
 
-def trainings(n: int, *, gigabytes: float = 1, seconds: float = 60) -> list[Estimate]:
+def trainings(n: int, *, gigabytes: float = 1, seconds: float = 90) -> list[Estimate]:
     return [Estimate(1, seconds=seconds, memory_bytes=int(gigabytes * 1e9))] * n
 
 
