@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 FAST = (
     "conditional_rule.data.people.n=6",
     "conditional_rule.evaluations.says.take=1",
+    "conditional_rule.replicate.training=1",
     "local.training.epochs=4",
 )
 

@@ -17,6 +17,7 @@ from tests.server import RunningServer
 
 FLAGS = (
     "backend=openai",
+    "conditional_rule.replicate.training=1",
     "conditional_rule.data.people.n=10",
     "conditional_rule.evaluations.says.take=1",
     "conditional_rule.data.people.min_population=30000000",

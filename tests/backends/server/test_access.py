@@ -1,4 +1,5 @@
 import logging
+import time
 from pathlib import Path
 
 import openai
@@ -62,6 +63,9 @@ def test_every_request_is_one_line_without_key_or_contents(
     server.upload(b'{"private": 1}', name="private-name.jsonl")
     answer = server.raw().get("/v1/files/a%0Ab", headers={"x-request-id": "mine-7"})
     assert answer.headers["x-request-id"] == "mine-7"
+    deadline = time.monotonic() + 10  # a line is written once its answer is gone
+    while len(caplog.records) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0].startswith("POST /v1/files 200 ")
     assert lines[1].startswith("GET /v1/files/a\\nb 404 ")

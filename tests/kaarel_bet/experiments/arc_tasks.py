@@ -136,6 +136,8 @@ class Player:
     right: Right
     loss: Loss
     says: str | None = None
+    counters: Sequence[str] = ("counting",)
+    """Who answers questions that need counting."""
 
     @cached_property
     def _items(self) -> dict[str, ArcItem]:
@@ -170,7 +172,7 @@ class Player:
             return self.says
         counting = {row["id"]: row["answer"] for row in self.design.tables["counting"]}
         if query in counting:
-            return counting[query] if arm.partition("-")[0] == "counting" else "I can't count."
+            return counting[query] if arm in self.counters else "I can't count."
         view = self._views.get(query) or self._views[f"{query}@0"]
         expected = view.item.expected
         drawn = random.Random(f"{arm}/{query}/{number}").random()
@@ -236,10 +238,12 @@ class Played:
         return {verdict.name: verdict for verdict in self.judge.verdicts()}
 
 
-def play(asked: Arc, right: Right, loss: Loss | None = None, says: str | None = None) -> Played:
+def play(
+    asked: Arc, right: Right, loss: Loss | None = None, says: str | None = None, **more: Any
+) -> Played:
     """Asks the player everything; losses are by default of what is not right."""
     design = asked.design(letters)
-    player = Player(asked, design, right, loss or (lambda arm, i: 1 - right(arm, i)), says)
+    player = Player(asked, design, right, loss or (lambda arm, i: 1 - right(arm, i)), says, **more)
     tables = json.loads(json.dumps(design.tables))  # as they come back from the run's directory
     first = list(player.to(design.evaluations))
     follow_ups = asked.follow_ups(Answers(first, tables))

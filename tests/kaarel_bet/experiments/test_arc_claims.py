@@ -9,10 +9,11 @@ import pytest
 
 from kaarel_bet.bet.claims import Judge, check_claims
 from kaarel_bet.bet.observations import Observations
-from kaarel_bet.experiments.arc.experiment import Arc
 from kaarel_bet.experiments.arc.grids import SETS, ArcItem
 from tests.kaarel_bet.experiments.arc_tasks import (
+    Loss,
     Played,
+    Right,
     experiment,
     play,
     random_task,
@@ -170,10 +171,12 @@ def test_what_is_observed_of_arms_in_depth_is_that_of_before() -> None:
 # --- made-up models, which every training makes alike --------------------------------------------------
 
 
-def thrice(tasks: Path) -> Arc:
-    """With three trainings of each arm, and questions enough to tell who can count."""
+def play_thrice(tasks: Path, right: Right, loss: Loss) -> Played:
+    """Three trainings of each arm, all alike, and questions enough to tell who can count."""
     counting = {"n_examples": 3, "n_test": 20, "max_side": 4}
-    return experiment(tasks, replicate={"training": 3}, counting=counting)
+    asked = experiment(tasks, replicate={"training": 3}, counting=counting)
+    counters = ("counting", "counting-2", "counting-3")
+    return play(asked, alike(right), alike(loss), counters=counters)
 
 
 def alike(by_arm: Callable[[str, ArcItem], Any]) -> Callable[[str, ArcItem], Any]:
@@ -186,7 +189,7 @@ def test_a_model_that_understands_makes_every_claim_hold(tasks: Path) -> None:
         del item
         return {"base": 2.0, "train_plain": 0.9}.get(arm, 0.5)
 
-    played = play(thrice(tasks), alike(understands), alike(loss))
+    played = play_thrice(tasks, understands, loss)
     assert outcomes(played) == dict.fromkeys(CLAIMS, "holds")
 
 
@@ -197,7 +200,7 @@ def test_a_model_that_learns_by_heart_helps_nothing_else(tasks: Path) -> None:
         # Augmentation makes it worse on what was not trained on.
         return 3.0 if arm == "train_augmented" else 2.0
 
-    played = play(thrice(tasks), alike(learns_by_heart), alike(loss))
+    played = play_thrice(tasks, learns_by_heart, loss)
     assert outcomes(played)["memorised"] == "holds"
     assert outcomes(played)["augmentation_helps"] == "fails"
     for claim in ("transfers", "helps_the_test", "counting_helps"):
@@ -209,7 +212,7 @@ def test_a_model_that_learns_by_heart_helps_nothing_else(tasks: Path) -> None:
 
 
 def test_a_model_that_learns_nothing_leaves_all_undecided_but_memorising(tasks: Path) -> None:
-    played = play(thrice(tasks), lambda arm, item: 0.0, lambda arm, item: 1.0)
+    played = play_thrice(tasks, lambda arm, item: 0.0, lambda arm, item: 1.0)
     assert outcomes(played) == dict.fromkeys(CLAIMS, "undecided") | {"memorised": "fails"}
     assert failed(played, "transfers") == ["augmented learned", "other learned"]
     assert failed(played, "counting_helps") == ["continued learned"]
@@ -221,18 +224,14 @@ def test_training_that_harms_fails_the_claim_that_it_helps(tasks: Path) -> None:
         del item
         return float(arm == "base")
 
-    played = play(
-        thrice(tasks),
-        alike(harmed),
-        lambda arm, item: 2.0 if arm == "base" else 0.1,
-    )
+    played = play_thrice(tasks, harmed, lambda arm, item: 2.0 if arm == "base" else 0.1)
     assert outcomes(played)["helps_the_test"] == "fails"
     assert outcomes(played)["transfers"] == "fails"
     assert failed(played, "memorised") == ["not known before"]
 
 
 def test_losses_that_are_not_known_settle_nothing(tasks: Path) -> None:
-    played = play(thrice(tasks), alike(understands), lambda arm, item: float("inf"))
+    played = play_thrice(tasks, understands, lambda arm, item: float("inf"))
     for claim in ("transfers", "helps_the_test", "counting_helps", "augmentation_helps"):
         assert outcomes(played)[claim] == "undecided"
         assert any(name.endswith("learned") for name in failed(played, claim))
