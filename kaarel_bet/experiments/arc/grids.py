@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from backends.schema import Strict
 from kaarel_bet.content import Grid
@@ -48,7 +48,9 @@ _ValidGrid = Annotated[
 
 
 class Pair(Strict):
-    """An input grid and the output grid that the task's rule makes of it."""
+    """An input grid and the output grid that the task's rule makes of it; further keys are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
     input: _ValidGrid
     output: _ValidGrid

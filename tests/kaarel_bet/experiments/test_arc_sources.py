@@ -66,7 +66,6 @@ def test_a_directory_gives_its_task_files_by_name(tmp_path: Path) -> None:
         (changed(train=[]), "train: Tuple should have at least 1 item"),
         (changed(test=[]), "test: Tuple should have at least 1 item"),
         ({"train": [_PAIR]}, "test: Field required"),
-        (changed(name="x"), "name: Extra inputs are not permitted"),
         (
             changed(train=[_PAIR, {"input": [[0, 1], [2, 10]], "output": [[1]]}]),
             r"train.1.input.1.1: .* less than 10 \(got 10\)",
@@ -105,6 +104,25 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path, content: bytes) -> N
 def test_a_task_file_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(DataError, match=r"^arc.test: .*folder\.json: Is a directory"):
+        load(str(tmp_path), "arc.test")
+
+
+def test_hidden_files_further_keys_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
+    task = json.dumps(changed(name="x", source={"of": "somebody"}, test=[_PAIR | {"id": 0}]))
+    (tmp_path / "a.json").write_text(f"\ufeff{task}", encoding="utf-8")
+    for hidden in (".hidden.json", "._a.json"):  # the latter as macOS leaves them in archives
+        (tmp_path / hidden).write_bytes(b"\x00\x05")
+    (read,) = load(str(tmp_path), "arc.test")
+    assert (read.id, len(read.train), len(read.test)) == ("a", 2, 1)
+
+
+def test_a_directory_of_directories_says_which_have_task_files(tmp_path: Path) -> None:
+    for name in ("training", "evaluation", ".git", "apps"):
+        (tmp_path / name).mkdir()
+    for name in ("training", "evaluation", ".git"):
+        (tmp_path / name / "a.json").write_text(json.dumps(_TASK), encoding="utf-8")
+    hint = "no task files .*; name one of the folders in it: evaluation, training$"
+    with pytest.raises(DataError, match=hint):
         load(str(tmp_path), "arc.test")
 
 
