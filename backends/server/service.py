@@ -35,7 +35,7 @@ class Service:
         self._sweep()
         self.metrics = Metrics(self.records)
         self.files = Files(self.records, self.data, settings)
-        self.models = Models(self.records, self.data, local, settings.organization)
+        self.models = Models(self.records, self.data, local, settings)
         self.inference = Inference(local, max_adapters=settings.max_adapters)
         self.batches = Batches(
             self.records,
