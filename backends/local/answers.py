@@ -1,5 +1,6 @@
 """Answers drawn or taken greedily, token by token, over the rows of a batch."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,7 +10,7 @@ import torch
 from backends.local.decoding import Batch, Vocabulary
 from backends.local.detokenising import TextStream
 from backends.local.projection import scores_of
-from backends.local.sampling import Draws, Sampling, choose_tokens
+from backends.local.sampling import Draws, Sampling, choose_tokens, penalised
 from backends.local.sequences import TokenScore
 
 Finish = Literal["stop", "length"]
@@ -48,11 +49,13 @@ class Answer:
 
     def __post_init__(self) -> None:
         self.draws = Draws(self.sampling.seed, self.sample)
+        self.counts = Counter(self.tokens)
         self._text = TextStream(self.vocabulary.token_bytes, self.sampling.stop)
 
     def take(self, token: int, score: TokenScore) -> GeneratedToken:
         """Goes on by a token."""
         self.tokens.append(token)
+        self.counts[token] += 1
         is_end = token in self.vocabulary.ends
         text = "" if is_end else self._text.add(token)
         if is_end or self._text.stopped:
@@ -82,8 +85,8 @@ def choose(batch: Batch[Answer]) -> list[tuple[Answer, GeneratedToken]]:
     batch.keep([i for i, row in enumerate(batch.rows) if not row.cancelled])
     if not batch.rows:
         return []
-    logits = batch.logits
     samplings = [row.sampling for row in batch.rows]
+    logits = penalised(batch.logits, samplings, [row.counts for row in batch.rows])
     tokens = choose_tokens(logits, samplings, [row.draws for row in batch.rows])
     scores = _scores(logits, tokens, samplings)
     made = [

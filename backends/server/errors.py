@@ -109,11 +109,12 @@ def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list 
     if first["type"] == "json_invalid":
         return invalid("We could not parse the JSON body of your request.")
     if first["type"] == "extra_forbidden":
-        return invalid(f"Unrecognized request argument supplied: {'.'.join(place)}")
-    param = ".".join(place) or None
+        name = ".".join(place)
+        return invalid(f"Unrecognized request argument supplied: {name}", name)
+    param = ".".join(place) or first.get("ctx", {}).get("param")
     if first["type"] == "missing":
         return invalid(
             f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
         )
     what = first["msg"].removeprefix("Value error, ")
-    return invalid(f"Invalid '{param}': {what}" if param else what, param, "invalid_value")
+    return invalid(f"Invalid '{param}': {what}" if place else what, param, "invalid_value")

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fastapi import Request
 from openai.types import CompletionUsage
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from backends.local.answers import Finish, GeneratedToken
 from backends.local.sampling import Sampling
@@ -68,6 +69,8 @@ def sampling_of(
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_p=1.0 if asked.top_p is None else asked.top_p,
         logit_bias=_biases(asked.logit_bias or {}, len(parts.inference.tokenizer)),
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        presence_penalty=asked.presence_penalty or 0.0,
         stop=asked.stop_strings,
         seed=secrets.randbits(63) if asked.seed is None else asked.seed,
         n=asked.n or 1,
@@ -140,7 +143,16 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 def usage(prompt: int, completion: int) -> CompletionUsage:
     """How many tokens went in and came out."""
     return CompletionUsage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=0,
+            audio_tokens=0,
+            accepted_prediction_tokens=0,
+            rejected_prediction_tokens=0,
+        ),
     )
 
 

@@ -91,6 +91,8 @@ class Models:
         base = tuned_from
         if base.startswith(_TUNED):
             base = base.removeprefix(_TUNED).rsplit(":", 3)[0]
+        # The parts of a name are told apart by their colons.
+        suffix = suffix.replace(":", "-")
         name = f"{_TUNED}{base}:{self._organization}:{suffix}:{short}"
         model = Model(id=name, object="model", created=now(), owned_by=self._organization)
         self._records.add(name, ModelRecord(model=model, adapter=job_id))

@@ -1,18 +1,30 @@
 """The bodies of requests, with the service's ranges.
 
-Unknown arguments are refused, as the service does, so that none is silently without effect. Those that
-change nothing about the answer are taken and ignored.
+Unknown arguments are refused, as the service does, and so are values that ask for what is not offered
+here, so that none is silently without effect. What changes nothing about the answer is taken and ignored.
 """
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from backends.data import Message, Messages
 
-Absent = Annotated[list[Any], Field(max_length=0)] | None
-"""Part of an answer that is sent back in a conversation, and that no answer from here has."""
+
+def refused(param: str, why: str) -> PydanticCustomError:
+    """A request that is not valid as a whole, for which this argument is named."""
+    return PydanticCustomError("value_error", "{why}", {"param": param, "why": why})
+
+
+def _without_effect(value: object) -> None:
+    if value not in (None, False, "", [], {}):
+        raise ValueError("it is not offered here; leave it out")
+
+
+NotOffered = Annotated[None, BeforeValidator(_without_effect)]
+"""Of something that is not offered, the values that ask for nothing."""
 
 
 class Request(BaseModel):
@@ -37,19 +49,20 @@ class GenerationRequest(Request):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-
+    # Of no effect on an answer.
     user: str | None = None
 
     @model_validator(mode="after")
     def _options_of_streams_alone(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("'stream_options' is only allowed when 'stream' is true")
+            why = "'stream_options' is only allowed when 'stream' is true"
+            raise refused("stream_options", why)
         return self
 
     @property
@@ -76,12 +89,14 @@ class ChatMessage(Request):
 
     role: Literal["developer", "system", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]
-    name: None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: Absent = None
-    tool_calls: Absent = None
+    # Chat templates have no place for it.
+    name: str | None = None
+    # Parts of an answer that is sent back, and that no answer from here has.
+    refusal: NotOffered = None
+    audio: NotOffered = None
+    function_call: NotOffered = None
+    annotations: NotOffered = None
+    tool_calls: NotOffered = None
 
     def message(self) -> Message:
         """The turn as the backend has it; a developer's is the system's."""
@@ -100,6 +115,10 @@ def as_messages(messages: Sequence[ChatMessage]) -> Messages:
     return tuple(message.message() for message in messages)
 
 
+NoCall = Literal["none", "auto"]
+"""Who decides about calls of functions, where there are none."""
+
+
 class TextFormat(Request):
     """Plain text is the only format here."""
 
@@ -116,18 +135,35 @@ class ChatRequest(GenerationRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: TextFormat | None = None
 
+    audio: NotOffered = None
+    function_call: NoCall | None = None
+    functions: NotOffered = None
+    modalities: list[Literal["text"]] | None = None
+    moderation: NotOffered = None
+    reasoning_effort: Literal["none"] | None = None
+    tool_choice: NoCall | None = None
+    tools: NotOffered = None
+    verbosity: Literal["medium"] | None = None
+    web_search_options: None = None
+
+    # Of no effect on an answer: what is kept, billed or computed in advance.
     metadata: dict[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: str | None = None
     store: bool | None = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("'top_logprobs' is only allowed when 'logprobs' is true")
+        if self.top_logprobs and not self.logprobs:
+            why = "'top_logprobs' is only allowed when 'logprobs' is true"
+            raise refused("top_logprobs", why)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise ValueError("give either 'max_completion_tokens' or 'max_tokens'")
+            raise refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
         return self
 
 
@@ -142,28 +178,29 @@ TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions"""
 
-    prompt: str | Texts | Tokens | TokenLists
+    prompt: str | Texts | Tokens | TokenLists | None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None
     best_of: int | None = None
-    suffix: None = None
+    suffix: NotOffered = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("'max_tokens' must be at least 1, unless 'echo' is true")
+            why = "'max_tokens' must be at least 1, unless 'echo' is true"
+            raise refused("max_tokens", why)
         if self.best_of not in (None, self.n or 1):
-            raise ValueError("'best_of' other than 'n' is not offered here")
+            raise refused("best_of", "'best_of' other than 'n' is not offered here")
         if len(self.prompts) * (self.n or 1) > _MOST_ANSWERS:
-            raise ValueError(f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
+            raise refused("n", f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
         return self
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, each a text or tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
+        """The prompts, each a text or tokens; none is an empty text."""
+        if self.prompt is None or isinstance(self.prompt, str):
+            return [self.prompt or ""]
         if isinstance(self.prompt[0], int):
             return [self.prompt]  # pyright: ignore[reportReturnType] - one list of tokens
         return list(self.prompt)  # pyright: ignore[reportReturnType] - texts or lists of tokens
@@ -178,20 +215,22 @@ class TokenizeRequest(Request):
     messages: ChatMessages | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template: NotOffered = None
+    chat_template_kwargs: NotOffered = None
+    return_token_strs: NotOffered = None
+    tools: NotOffered = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either 'prompt' or 'messages'")
+            raise refused("prompt", "give either 'prompt' or 'messages'")
         if self.continue_final_message:
             if self.add_generation_prompt:
-                raise ValueError(
-                    "'continue_final_message' takes 'add_generation_prompt' to be false"
-                )
+                why = "'continue_final_message' takes 'add_generation_prompt' to be false"
+                raise refused("continue_final_message", why)
             if not self.messages or len(self.messages) < 2 or self.messages[-1].role != "assistant":
-                raise ValueError(
-                    "'continue_final_message' takes a last message of the assistant after others"
-                )
+                why = "'continue_final_message' takes a last message of the assistant after others"
+                raise refused("continue_final_message", why)
         return self
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from backends.errors import KaarelBetError
 from backends.server.errors import ServiceError, as_service_error
 from backends.server.generation import while_connected
-from backends.server.lists import wire
+from backends.server.lists import generated
 
 
 async def streamed(request: Request, chunks: AsyncGenerator[BaseModel, None]) -> StreamingResponse:
@@ -29,9 +29,9 @@ async def _events(
 ) -> AsyncGenerator[str, None]:
     async with aclosing(rest):
         try:
-            yield _event(wire(first))
+            yield _event(generated(first))
             async for chunk in rest:
-                yield _event(wire(chunk))
+                yield _event(generated(chunk))
         except KaarelBetError as error:
             yield _event(as_service_error(error).body)
         except ServiceError as error:

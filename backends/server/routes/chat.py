@@ -22,7 +22,7 @@ from backends.server.generation import (
     while_connected,
 )
 from backends.server.identifiers import new_id, now
-from backends.server.lists import wire
+from backends.server.lists import generated
 from backends.server.requests import ChatRequest, as_messages
 from backends.server.service import Parts, Service
 from backends.server.streaming import streamed
@@ -47,7 +47,7 @@ async def create(request: ChatRequest, http: Request, parts: Parts) -> Response:
     chat = await run_in_threadpool(_prepare, request, parts)
     if request.stream:
         return await streamed(http, _chunks(chat, parts))
-    return JSONResponse(wire(await while_connected(http, _answer(chat, parts))))
+    return JSONResponse(generated(await while_connected(http, _answer(chat, parts))))
 
 
 def _prepare(request: ChatRequest, parts: Service) -> _Chat:
@@ -71,12 +71,15 @@ async def _answer(chat: _Chat, parts: Service) -> ChatCompletion:
         object="chat.completion",
         created=chat.created,
         model=chat.model,
+        service_tier="default",
         system_fingerprint=parts.fingerprint,
         choices=[
             whole.Choice(
                 index=index,
                 finish_reason=sample.finish,
-                message=ChatCompletionMessage(role="assistant", content=sample.text),
+                message=ChatCompletionMessage(
+                    role="assistant", content=sample.text, refusal=None, annotations=[]
+                ),
                 logprobs=_logprobs(chat, sample, parts),
             )
             for index, sample in enumerate(finished)
@@ -89,7 +92,8 @@ def _logprobs(chat: _Chat, sample: Sample, parts: Service) -> whole.ChoiceLogpro
     if not chat.request.logprobs:
         return None
     texts = parts.token_texts
-    return whole.ChoiceLogprobs(content=[texts.chat(t.token, t.score) for t in sample.shown])
+    content = [texts.chat(t.token, t.score) for t in sample.shown]
+    return whole.ChoiceLogprobs(content=content, refusal=None)
 
 
 async def _chunks(chat: _Chat, parts: Service) -> AsyncGenerator[ChatCompletionChunk, None]:
@@ -97,20 +101,23 @@ async def _chunks(chat: _Chat, parts: Service) -> AsyncGenerator[ChatCompletionC
     async with aclosing(generate(parts, chat.asked)) as tokens:
         async for token in tokens:
             if count == 0:  # not before: until now the request could fail
-                delta = part.ChoiceDelta(role="assistant", content="")
+                delta = part.ChoiceDelta(role="assistant", content="", refusal=None)
                 for index in range(chat.asked.sampling.n):
-                    yield _chunk(chat, parts, [part.Choice(index=index, delta=delta)])
+                    first = part.Choice(index=index, delta=delta, finish_reason=None, logprobs=None)
+                    yield _chunk(chat, parts, [first])
             count += 1
             yield _chunk(chat, parts, [_choice(chat, parts, token)])
     if chat.request.with_usage:
         last = _chunk(chat, parts, [])
-        yield last.model_copy(update={"usage": usage(len(chat.asked.prompt), count)})
+        last.usage = usage(len(chat.asked.prompt), count)
+        yield last
 
 
 def _choice(chat: _Chat, parts: Service, token: GeneratedToken) -> part.Choice:
     logprobs = None
     if chat.request.logprobs and not token.is_end:
-        logprobs = part.ChoiceLogprobs(content=[parts.token_texts.chat(token.token, token.score)])
+        content = [parts.token_texts.chat(token.token, token.score)]
+        logprobs = part.ChoiceLogprobs(content=content, refusal=None)
     return part.Choice(
         index=token.sample,
         delta=part.ChoiceDelta(content=token.text),
@@ -120,11 +127,15 @@ def _choice(chat: _Chat, parts: Service, token: GeneratedToken) -> part.Choice:
 
 
 def _chunk(chat: _Chat, parts: Service, choices: list[part.Choice]) -> ChatCompletionChunk:
-    return ChatCompletionChunk(
+    chunk = ChatCompletionChunk(
         id=chat.id,
         object="chat.completion.chunk",
         created=chat.created,
         model=chat.model,
+        service_tier="default",
         system_fingerprint=parts.fingerprint,
         choices=choices,
     )
+    if chat.request.with_usage:
+        chunk.usage = None  # set: the service sends a null where usage was asked for
+    return chunk

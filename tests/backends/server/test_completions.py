@@ -163,6 +163,28 @@ def test_what_can_not_be_met_is_refused(
         complete(server, **arguments)
 
 
+def test_values_that_ask_for_nothing_change_nothing(server: RunningServer) -> None:
+    nothing: dict[str, Any] = {
+        "best_of": 1,
+        "echo": False,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "logprobs": None,
+        "n": 1,
+        "presence_penalty": 0,
+        "stop": None,
+        "stream_options": None,
+        "suffix": "",
+        "top_p": 1,
+        "user": "u",
+    }
+    plain = complete(server).choices
+    assert complete(server, **nothing).choices == plain
+    nulls: dict[str, Any] = dict.fromkeys(nothing)
+    assert complete(server, **nulls).choices == plain
+    assert complete(server, prompt=None).choices == complete(server, prompt="").choices
+
+
 def test_an_empty_prompt_is_the_beginning_of_text(server: RunningServer) -> None:
     assert complete(server, prompt="").usage.prompt_tokens == 1
 
