@@ -4,7 +4,7 @@ Unknown arguments are refused, as the service does, and so are values that ask f
 here, so that none is silently without effect. What changes nothing about the answer is taken and ignored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -16,6 +16,26 @@ from backends.data import Message, Messages
 def refused(param: str, why: str) -> PydanticCustomError:
     """A request that is not valid as a whole, for which this argument is named."""
     return PydanticCustomError("value_error", "{why}", {"param": param, "why": why})
+
+
+def _half_character(body: object) -> tuple[str, ...] | None:
+    """The place of a text that can't be encoded."""
+    waiting: list[tuple[tuple[str, ...], object]] = [((), body)]  # no recursion: it may be deep
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return place
+        inner: Iterable[tuple[object, object]] = ()
+        if isinstance(value, dict):
+            waiting += [((*place, key), key) for key in value]
+            inner = value.items()
+        elif isinstance(value, list):
+            inner = enumerate(value)
+        waiting += [((*place, str(k)), v) for k, v in inner if isinstance(v, str | dict | list)]
+    return None
 
 
 def _without_effect(value: object) -> None:
@@ -31,6 +51,18 @@ class Request(BaseModel):
     """A body of JSON, of which nothing is coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_characters(cls, body: object) -> object:
+        """JSON can write what no text can have."""
+        if place := _half_character(body):
+            param = ".".join(place).encode("utf-8", "replace").decode()
+            why = (
+                f"Invalid '{param}': it has half of a surrogate pair (as \\ud83d is), no character"
+            )
+            raise refused(param, why)
+        return body
 
 
 class StreamOptions(Request):

@@ -58,6 +58,52 @@ def test_log_probabilities_stand_beside_every_token(server: RunningServer) -> No
     assert joined.decode("utf-8", "replace") == answer.choices[0].message.content
 
 
+def test_tokens_of_parts_of_characters_are_told_apart(server: RunningServer) -> None:
+    asked = [{"role": "user", "content": "東京 🧑‍🚀 日本語"}]
+    biases = {str(token): 5 for token in range(60, 260)}  # mostly single bytes
+    answer = chat(
+        server, messages=asked, logprobs=True, top_logprobs=20, logit_bias=biases, max_tokens=16
+    )
+    seen: dict[str, bytes] = {}
+    for token in answer.choices[0].logprobs.content:
+        tops = [token, *token.top_logprobs]
+        assert len({top.token for top in token.top_logprobs}) == 20
+        for top in tops:
+            assert seen.setdefault(top.token, bytes(top.bytes)) == bytes(top.bytes)
+            assert "\ufffd" not in top.token
+            if not top.token.startswith("bytes:"):
+                assert top.token.encode() == bytes(top.bytes)
+    assert any(name.startswith("bytes:") and "\\x" in name for name in seen)
+    joined = b"".join(bytes(token.bytes) for token in answer.choices[0].logprobs.content)
+    assert joined.decode("utf-8", "replace") == answer.choices[0].message.content
+
+
+HALF = '{"model":"smollm2-135m-instruct","max_tokens":2,"messages":[{"role":"user","content":"a\\ud83d"}]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", HALF, "messages.0.content"),
+        ("/v1/chat/completions", '{"model":"llama\\udfff","messages":[]}', "model"),
+        ("/v1/chat/completions", '{"model":"llama","\\ud83d":1}', "?"),
+        ("/v1/completions", '{"model":"llama","prompt":"a\\ud83d"}', "prompt"),
+        ("/v1/completions", '{"model":"llama","prompt":"a","stop":["\\ud83d"]}', "stop.0"),
+        ("/tokenize", '{"prompt":"a\\ud83d"}', "prompt"),
+        ("/tokenize", HALF.replace('"max_tokens":2,', ""), "messages.0.content"),
+        ("/v1/fine_tuning/jobs", '{"model":"llama","suffix":"\\ud83d"}', "suffix"),
+    ],
+)
+def test_half_a_character_is_refused_by_its_place(
+    server: RunningServer, path: str, body: str, param: str
+) -> None:
+    with server.raw() as http:
+        answer = http.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert "half of a surrogate pair" in answer.json()["error"]["message"]
+
+
 def test_a_bias_forces_a_token_and_leaves_its_log_probability(server: RunningServer) -> None:
     plain = chat(server, logprobs=True, top_logprobs=5, temperature=0, max_tokens=1)
     fifth = plain.choices[0].logprobs.content[0].top_logprobs[4]
@@ -76,7 +122,7 @@ def test_penalties_count_the_tokens_so_far(server: RunningServer) -> None:
         answer = chat(server, logprobs=True, top_logprobs=20, max_tokens=8, **arguments)
         return answer.choices[0].logprobs.content
 
-    def shown(found: list[Any]) -> list[tuple[str, float]]:
+    def shown(found: list[Any]) -> list[tuple[str, Any]]:
         return [(token.token, pytest.approx(token.logprob, abs=1e-4)) for token in found]
 
     # Forced to be one token again and again, it loses 1.5 and then 0.5 more each time.

@@ -6,6 +6,7 @@ import pytest
 from backends.data import Message, ScoringQuery
 from backends.local.backend import LocalBackend
 from backends.local.settings import LocalSettings
+from backends.openai_api.scoring.top import text_bytes
 from tests.server import RunningServer
 
 
@@ -73,6 +74,25 @@ def test_an_echo_scores_every_token_of_the_prompt(
         scored.candidates["it"].total.high, abs=1e-4
     )
     assert answer.usage.completion_tokens == 0
+
+
+def test_no_alternative_is_lost_among_parts_of_characters(server: RunningServer) -> None:
+    text = "東京 🧑‍🚀 日本語"
+    answer = complete(
+        server, strict=False, prompt=text, echo=True, logprobs=20, max_tokens=2, temperature=0
+    )
+    shown = answer.choices[0].logprobs
+    tokens = tokens_of(server, prompt=text)
+    assert len(shown.tokens) == len(tokens) + answer.usage.completion_tokens
+    for token, value, top in zip(
+        shown.tokens[1:], shown.token_logprobs[1:], shown.top_logprobs[1:], strict=True
+    ):
+        assert top[token] == value
+        assert len(top) in (20, 21)
+        assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert any(token.startswith("bytes:") for token in shown.tokens)
+    told = b"".join(text_bytes(token) or b"" for token in shown.tokens[: len(tokens)])
+    assert told.decode() == text
 
 
 def test_a_chats_answer_is_scored_by_its_tokens(

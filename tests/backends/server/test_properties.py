@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from tests.server import RunningServer
 
+_TEXT = st.characters(exclude_categories=())  # JSON can write halves of surrogate pairs
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=20),
+    st.text(_TEXT, max_size=20),
     st.sampled_from(["llama", "auto", "user", "assistant", "fine-tune", "24h", "file-1", "\x00"]),
 )
 _JSON = st.recursive(
     _SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(_TEXT, max_size=10), inner, max_size=4)
     ),
     max_leaves=8,
 )
@@ -30,7 +32,7 @@ _MESSAGES = st.lists(
     st.fixed_dictionaries(
         {
             "role": st.sampled_from(["system", "user", "assistant", "developer", "tool"]),
-            "content": st.text(max_size=30) | _JSON,
+            "content": st.text(_TEXT, max_size=30) | _JSON,
         }
     ),
     max_size=4,
@@ -41,7 +43,7 @@ _GENERATION: dict[str, st.SearchStrategy[Any]] = {
     "top_p": st.floats(0, 1) | _SCALARS,
     "n": st.integers(0, 3) | _SCALARS,
     "seed": st.integers(-(2**64), 2**64),
-    "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=5),
+    "stop": st.text(_TEXT, max_size=3) | st.lists(st.text(max_size=3), max_size=5),
     "logit_bias": st.dictionaries(
         st.integers(-5, 60_000).map(str) | st.text(max_size=4), st.integers(-101, 101), max_size=3
     ),
@@ -55,7 +57,7 @@ _GENERATION: dict[str, st.SearchStrategy[Any]] = {
 
 def body(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Any of the fields, a model that is mostly the right one, and now and then anything else."""
-    model = st.sampled_from(["llama", "llama", "llama", "gpt-9", "../llama", None, 3])
+    model = st.sampled_from(["llama", "llama", "llama", "gpt-9", "../llama", "\ud83d", None, 3])
     some = st.fixed_dictionaries({"model": model}, optional=fields)
     return some | st.dictionaries(st.sampled_from(sorted(fields)), _JSON, max_size=4)
 
@@ -63,7 +65,7 @@ def body(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 _POSTS: dict[str, st.SearchStrategy[Any]] = {
     "/v1/chat/completions": body(messages=_MESSAGES, **_GENERATION),
     "/v1/completions": body(
-        prompt=st.text(max_size=30)
+        prompt=st.text(_TEXT, max_size=30)
         | st.lists(st.text(max_size=10), max_size=3)
         | st.lists(st.integers(-1, 60_000), max_size=5)
         | st.lists(st.lists(st.integers(0, 49_000), max_size=4), max_size=3)
@@ -86,7 +88,7 @@ _POSTS: dict[str, st.SearchStrategy[Any]] = {
         metadata=_JSON,
     ),
     "/tokenize": body(
-        prompt=st.text(max_size=30),
+        prompt=st.text(_TEXT, max_size=30),
         messages=_MESSAGES,
         add_special_tokens=st.booleans(),
         add_generation_prompt=st.booleans(),
