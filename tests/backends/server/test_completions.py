@@ -1,5 +1,6 @@
 from typing import Any
 
+import jinja2
 import openai
 import pytest
 
@@ -215,6 +216,22 @@ def test_text_comes_back_from_its_tokens(server: RunningServer) -> None:
     answer = server.raw().post("/detokenize", json={"tokens": tokens})
     assert answer.json() == {"prompt": text}
     assert server.raw().post("/detokenize", json={"tokens": [10**7]}).status_code == 400
+
+
+def test_a_client_can_encode_by_what_is_told_of_the_tokenizer(server: RunningServer) -> None:
+    info = server.raw().get("/tokenizer_info").json()
+    assert "/" not in info["tokenizer_class"]
+    # As lm-evaluation-harness's RemoteTokenizer does.
+    (end,) = tokens_of(server, prompt=info["eos_token"], add_special_tokens=False)
+    (beginning,) = tokens_of(server, prompt=info["bos_token"], add_special_tokens=False)
+    tokenizer = server.parts.inference.tokenizer
+    assert (end, beginning) == (tokenizer.eos_token_id, tokenizer.bos_token_id)
+    chat = [{"role": "user", "content": "Hi"}]
+    rendered = jinja2.Template(info["chat_template"]).render(
+        messages=chat, add_generation_prompt=True
+    )
+    tokens = tokens_of(server, prompt=rendered, add_special_tokens=False)
+    assert tokens == tokens_of(server, messages=chat)
 
 
 def test_a_closed_chat_is_longer_than_one_that_waits_for_its_answer(server: RunningServer) -> None:
