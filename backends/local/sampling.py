@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from backends.local.constraints import Constraint
+
 MOST_LIKELIEST = 20
 
 
@@ -19,7 +21,8 @@ class Sampling:
     far, and `presence_penalty` where it is among them, are subtracted from its logit
     (https://platform.openai.com/docs/api-reference/chat/create). A text ends before any of the `stop`
     strings. `n` samples are drawn, each with draws of its own from `seed`. `top` asks for that many of
-    the likeliest tokens at each place.
+    the likeliest tokens at each place. An answer with a `constraint` fits its grammar, unless `max_tokens`
+    cut it off.
 
     Raises:
         ValueError: a parameter is out of its range.
@@ -35,6 +38,7 @@ class Sampling:
     top: int = 0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         fits = {

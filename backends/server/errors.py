@@ -111,7 +111,7 @@ def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list 
     if first["type"] == "extra_forbidden":
         name = ".".join(place)
         return invalid(f"Unrecognized request argument supplied: {name}", name)
-    param = ".".join(place) or first.get("ctx", {}).get("param")
+    param = ".".join(place) or getattr(first.get("ctx", {}).get("error"), "param", None)
     if first["type"] == "missing":
         return invalid(
             f"Missing required parameter: '{param}'.", param, "missing_required_parameter"

@@ -13,6 +13,7 @@ from openai.types import CompletionUsage
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from backends.local.answers import Finish, GeneratedToken
+from backends.local.constraints import Constraint
 from backends.local.sampling import Sampling
 from backends.server.errors import ServiceError, invalid
 from backends.server.requests import GenerationRequest
@@ -57,7 +58,13 @@ class Sample:
 
 
 def sampling_of(
-    asked: GenerationRequest, parts: Service, *, prompt: int, max_tokens: int | None, top: int
+    asked: GenerationRequest,
+    parts: Service,
+    *,
+    prompt: int,
+    max_tokens: int | None,
+    top: int,
+    constraint: Constraint | None = None,
 ) -> Sampling:
     """The request's sampling for a prompt of so many tokens; without a limit, all the room is.
 
@@ -75,6 +82,7 @@ def sampling_of(
         seed=secrets.randbits(63) if asked.seed is None else asked.seed,
         n=asked.n or 1,
         top=top,
+        constraint=constraint,
     )
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from backends.server.bodies import NotOffered, Request
 from backends.server.metadata import Metadata
-from backends.server.requests import NotOffered, Request
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 

@@ -4,65 +4,13 @@ Unknown arguments are refused, as the service does, and so are values that ask f
 here, so that none is silently without effect. What changes nothing about the answer is taken and ignored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from backends.data import Message, Messages
-
-
-def refused(param: str, why: str) -> PydanticCustomError:
-    """A request that is not valid as a whole, for which this argument is named."""
-    return PydanticCustomError("value_error", "{why}", {"param": param, "why": why})
-
-
-def _half_character(body: object) -> tuple[str, ...] | None:
-    """The place of a text that can't be encoded."""
-    waiting: list[tuple[tuple[str, ...], object]] = [((), body)]  # no recursion: it may be deep
-    while waiting:
-        place, value = waiting.pop()
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                return place
-        inner: Iterable[tuple[object, object]] = ()
-        if isinstance(value, dict):
-            waiting += [((*place, key), key) for key in value]
-            inner = value.items()
-        elif isinstance(value, list):
-            inner = enumerate(value)
-        waiting += [((*place, str(k)), v) for k, v in inner if isinstance(v, str | dict | list)]
-    return None
-
-
-def _without_effect(value: object) -> None:
-    if value not in (None, False, "", [], {}):
-        raise ValueError("it is not offered here; leave it out")
-
-
-NotOffered = Annotated[None, BeforeValidator(_without_effect)]
-"""Of something that is not offered, the values that ask for nothing."""
-
-
-class Request(BaseModel):
-    """A body of JSON, of which nothing is coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_characters(cls, body: object) -> object:
-        """JSON can write what no text can have."""
-        if place := _half_character(body):
-            param = ".".join(place).encode("utf-8", "replace").decode()
-            why = (
-                f"Invalid '{param}': it has half of a surrogate pair (as \\ud83d is), no character"
-            )
-            raise refused(param, why)
-        return body
+from backends.server.bodies import NotOffered, Refused, Request
 
 
 class StreamOptions(Request):
@@ -94,7 +42,7 @@ class GenerationRequest(Request):
     def _options_of_streams_alone(self) -> Self:
         if self.stream_options is not None and not self.stream:
             why = "'stream_options' is only allowed when 'stream' is true"
-            raise refused("stream_options", why)
+            raise Refused("stream_options", why)
         return self
 
     @property
@@ -151,10 +99,33 @@ NoCall = Literal["none", "auto"]
 """Who decides about calls of functions, where there are none."""
 
 
-class TextFormat(Request):
-    """Plain text is the only format here."""
+class JsonSchema(Request):
+    """What an answer is to look like. Every schema is followed strictly, as `strict` has it."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    content: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Request):
+    """Plain text, any JSON object, or JSON by a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' goes with the type 'json_schema'")
+        return self
+
+    @property
+    def schema_of_answers(self) -> dict[str, Any] | None:
+        """The schema that answers are to be valid by, None for plain text."""
+        if self.json_schema is not None and self.json_schema.content is not None:
+            return self.json_schema.content
+        return None if self.type == "text" else {"type": "object"}
 
 
 class ChatRequest(GenerationRequest):
@@ -165,7 +136,7 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = None
 
     audio: NotOffered = None
     function_call: NoCall | None = None
@@ -193,9 +164,9 @@ class ChatRequest(GenerationRequest):
     def _fit_together(self) -> Self:
         if self.top_logprobs and not self.logprobs:
             why = "'top_logprobs' is only allowed when 'logprobs' is true"
-            raise refused("top_logprobs", why)
+            raise Refused("top_logprobs", why)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
+            raise Refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
         return self
 
 
@@ -221,11 +192,11 @@ class CompletionRequest(GenerationRequest):
     def _fit_together(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
             why = "'max_tokens' must be at least 1, unless 'echo' is true"
-            raise refused("max_tokens", why)
+            raise Refused("max_tokens", why)
         if self.best_of not in (None, self.n or 1):
-            raise refused("best_of", "'best_of' other than 'n' is not offered here")
+            raise Refused("best_of", "'best_of' other than 'n' is not offered here")
         if len(self.prompts) * (self.n or 1) > _MOST_ANSWERS:
-            raise refused("n", f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
+            raise Refused("n", f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
         return self
 
     @property
@@ -255,14 +226,14 @@ class TokenizeRequest(Request):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
-            raise refused("prompt", "give either 'prompt' or 'messages'")
+            raise Refused("prompt", "give either 'prompt' or 'messages'")
         if self.continue_final_message:
             if self.add_generation_prompt:
                 why = "'continue_final_message' takes 'add_generation_prompt' to be false"
-                raise refused("continue_final_message", why)
+                raise Refused("continue_final_message", why)
             if not self.messages or len(self.messages) < 2 or self.messages[-1].role != "assistant":
                 why = "'continue_final_message' takes a last message of the assistant after others"
-                raise refused("continue_final_message", why)
+                raise Refused("continue_final_message", why)
         return self
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from openai.types import Batch, BatchRequestCounts
 
+from backends.server.bodies import NotOffered, Request
 from backends.server.identifiers import new_id, now
 from backends.server.lists import listed
 from backends.server.metadata import Metadata
-from backends.server.requests import NotOffered, Request
 from backends.server.service import Parts
 
 router = APIRouter(prefix="/v1/batches")

@@ -11,7 +11,10 @@ from openai.types.chat import chat_completion as whole
 from openai.types.chat import chat_completion_chunk as part
 from starlette.concurrency import run_in_threadpool
 
+from backends.errors import UnsupportedError
 from backends.local.answers import GeneratedToken
+from backends.local.constraints import Constraint
+from backends.server.errors import invalid
 from backends.server.generation import (
     Asked,
     Sample,
@@ -59,9 +62,22 @@ def _prepare(request: ChatRequest, parts: Service) -> _Chat:
         prompt=len(prompt),
         max_tokens=request.max_completion_tokens or request.max_tokens,
         top=request.top_logprobs or 0,
+        constraint=_constraint(request, parts),
     )
     asked = Asked(parts.models.adapter_path(model), prompt, sampling)
     return _Chat(request, asked, new_id("chatcmpl-"), now(), model)
+
+
+def _constraint(request: ChatRequest, parts: Service) -> Constraint | None:
+    schema = request.response_format.schema_of_answers if request.response_format else None
+    if schema is None:
+        return None
+    try:
+        return parts.inference.grammars.json(schema)
+    except UnsupportedError as error:
+        raise invalid(
+            f"Invalid schema for 'response_format': {error}", "response_format"
+        ) from error
 
 
 async def _answer(chat: _Chat, parts: Service) -> ChatCompletion:

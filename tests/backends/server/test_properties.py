@@ -37,12 +37,21 @@ _MESSAGES = st.lists(
     ),
     max_size=4,
 )
+_SCHEMA = _JSON | st.dictionaries(
+    st.sampled_from(["type", "properties", "items", "enum", "$ref", "pattern", "anyOf", "minimum"]),
+    st.sampled_from(["object", "string", "integer"]) | _JSON,
+    max_size=4,
+)
 _GENERATION: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.integers(0, 3) | _SCALARS,
     "temperature": st.floats(0, 2.1) | _SCALARS,
     "top_p": st.floats(0, 1) | _SCALARS,
     "n": st.integers(0, 3) | _SCALARS,
     "seed": st.integers(-(2**64), 2**64),
+    "response_format": st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "json_object", "json_schema"])},
+        optional={"json_schema": st.fixed_dictionaries({"name": st.just("s"), "schema": _SCHEMA})},
+    ),
     "stop": st.text(_TEXT, max_size=3) | st.lists(st.text(max_size=3), max_size=5),
     "logit_bias": st.dictionaries(
         st.integers(-5, 60_000).map(str) | st.text(max_size=4), st.integers(-101, 101), max_size=3
