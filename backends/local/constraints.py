@@ -4,7 +4,7 @@ Source: https://github.com/guidance-ai/llguidance; its docs/json_schema.md says 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import llguidance.hf
@@ -15,7 +15,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import UnsupportedError
 
-_LAYOUT: Any = {"whitespace_pattern": r"[ \t\n]{0,20}"}
+LAYOUT: Any = {"whitespace_pattern": r"[ \t\n]{0,20}"}
 """Between the parts of a JSON text. Without a bound a model can go on with spaces for ever."""
 
 
@@ -81,15 +81,32 @@ class Grammars:
         Raises:
             UnsupportedError: what the schema says is not supported, or makes no sense.
         """
-        return self._compiled(self.json_grammar(schema))
-
-    def _compiled(self, grammar: str) -> Constraint:
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=LAYOUT)
         return Constraint(self._tokenizer, grammar)
 
-    @staticmethod
-    def json_grammar(schema: Mapping[str, Any]) -> str:
-        """The library's name for it."""
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_LAYOUT)
+    def one_of(
+        self,
+        choices: Iterable[tuple[str, Mapping[str, Any], str]],
+        *,
+        around: tuple[str, str],
+        several: bool,
+    ) -> Constraint:
+        """One of the choices, or several one after the other: text, JSON by a schema, text.
+
+        `around` is what each begins and ends with, in the grammar's own notation (Lark's). Raises as
+        `json`.
+        """
+        rules = [
+            f"{json.dumps(before)} %json {json.dumps(schema)} {json.dumps(after)}"
+            for before, schema, after in choices
+        ]
+        names = [f"choice{number}" for number in range(len(rules))]
+        lines = [
+            "start: one" + (' ("\\n" one)*' if several else ""),
+            f"one: {around[0]} ({' | '.join(names)}) {around[1]}",
+            *(f"{name}: {rule}" for name, rule in zip(names, rules, strict=True)),
+        ]
+        return Constraint(self._tokenizer, LLMatcher.grammar_from_lark("\n".join(lines)))
 
 
 def masked(logits: torch.Tensor, following: Sequence[Followed | None]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, ModelError
+from backends.server.bodies import Refused
 
 # Of a problem's place: where in the request it is, and which of several allowed types was tried.
 _IN_BETWEEN = re.compile(r"body|query|path|str|int|float|constrained-.*|function-.*|.*\[.*\].*")
@@ -111,7 +112,9 @@ def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list 
     if first["type"] == "extra_forbidden":
         name = ".".join(place)
         return invalid(f"Unrecognized request argument supplied: {name}", name)
-    param = ".".join(place) or getattr(first.get("ctx", {}).get("error"), "param", None)
+    error = first.get("ctx", {}).get("error")
+    own = [error.param] if isinstance(error, Refused) else []
+    param = ".".join([*place, *own]) or None
     if first["type"] == "missing":
         return invalid(
             f"Missing required parameter: '{param}'.", param, "missing_required_parameter"

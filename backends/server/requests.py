@@ -4,13 +4,13 @@ Unknown arguments are refused, as the service does, and so are values that ask f
 here, so that none is silently without effect. What changes nothing about the answer is taken and ignored.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from backends.data import Message, Messages
 from backends.server.bodies import NotOffered, Refused, Request
+from backends.server.chat_messages import ChatMessages
+from backends.server.chat_options import Offer, ResponseFormat
 
 
 class StreamOptions(Request):
@@ -57,78 +57,7 @@ class GenerationRequest(Request):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class TextPart(Request):
-    """A piece of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Request):
-    """A turn of a chat, as a client sends it."""
-
-    role: Literal["developer", "system", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
-    # Chat templates have no place for it.
-    name: str | None = None
-    # Parts of an answer that is sent back, and that no answer from here has.
-    refusal: NotOffered = None
-    audio: NotOffered = None
-    function_call: NotOffered = None
-    annotations: NotOffered = None
-    tool_calls: NotOffered = None
-
-    def message(self) -> Message:
-        """The turn as the backend has it; a developer's is the system's."""
-        text = self.content
-        return Message(
-            role="system" if self.role == "developer" else self.role,
-            content=text if isinstance(text, str) else "".join(part.text for part in text),
-        )
-
-
-ChatMessages = Annotated[list[ChatMessage], Field(min_length=1)]
-
-
-def as_messages(messages: Sequence[ChatMessage]) -> Messages:
-    """A conversation as the backend has it."""
-    return tuple(message.message() for message in messages)
-
-
-NoCall = Literal["none", "auto"]
-"""Who decides about calls of functions, where there are none."""
-
-
-class JsonSchema(Request):
-    """What an answer is to look like. Every schema is followed strictly, as `strict` has it."""
-
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
-    content: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(Request):
-    """Plain text, any JSON object, or JSON by a schema."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("'json_schema' goes with the type 'json_schema'")
-        return self
-
-    @property
-    def schema_of_answers(self) -> dict[str, Any] | None:
-        """The schema that answers are to be valid by, None for plain text."""
-        if self.json_schema is not None and self.json_schema.content is not None:
-            return self.json_schema.content
-        return None if self.type == "text" else {"type": "object"}
-
-
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationRequest, Offer):
     """POST /v1/chat/completions"""
 
     messages: ChatMessages
@@ -139,19 +68,16 @@ class ChatRequest(GenerationRequest):
     response_format: ResponseFormat | None = None
 
     audio: NotOffered = None
-    function_call: NoCall | None = None
+    function_call: Literal["none", "auto"] | None = None
     functions: NotOffered = None
     modalities: list[Literal["text"]] | None = None
     moderation: NotOffered = None
     reasoning_effort: Literal["none"] | None = None
-    tool_choice: NoCall | None = None
-    tools: NotOffered = None
     verbosity: Literal["medium"] | None = None
     web_search_options: None = None
 
     # Of no effect on an answer: what is kept, billed or computed in advance.
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
     prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
@@ -167,6 +93,9 @@ class ChatRequest(GenerationRequest):
             raise Refused("top_logprobs", why)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise Refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
+        plain = self.response_format is None or self.response_format.type == "text"
+        if self.required and not plain:
+            raise Refused("tool_choice", "an answer can't be JSON and a call at once")
         return self
 
 
@@ -227,6 +156,8 @@ class TokenizeRequest(Request):
     def _fit_together(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise Refused("prompt", "give either 'prompt' or 'messages'")
+        if any(message.is_of_tools for message in self.messages or ()):
+            raise Refused("messages", "calls of functions are not offered here")
         if self.continue_final_message:
             if self.add_generation_prompt:
                 why = "'continue_final_message' takes 'add_generation_prompt' to be false"

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from backends.local.inference import Inference
 from backends.local.settings import LocalSettings
+from backends.local.tools import Tools
 from backends.server.batches import FINISHED, Batches
 from backends.server.data_dir import DataDirectory
 from backends.server.files import Files
@@ -59,6 +60,11 @@ class Service:
     def token_texts(self) -> TokenTexts:
         """What tokens are called."""
         return TokenTexts(self.inference.tokenizer)
+
+    @cached_property
+    def tools(self) -> Tools:
+        """How the model is told of functions, and calls them."""
+        return Tools(self.inference.tokenizer, self.inference.encoder)
 
     def _sweep(self) -> None:
         records = self.records

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from backends.server.chat_messages import as_messages
 from backends.server.errors import invalid
-from backends.server.requests import DetokenizeRequest, TokenizeRequest, as_messages
+from backends.server.requests import DetokenizeRequest, TokenizeRequest
 from backends.server.service import Parts
 
 router = APIRouter()

@@ -28,12 +28,25 @@ _JSON = st.recursive(
     ),
     max_leaves=8,
 )
+_CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.text(max_size=3),
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": st.sampled_from("fg"), "arguments": st.just("{}") | st.text(max_size=3)}
+            ),
+        }
+    ),
+    max_size=2,
+)
 _MESSAGES = st.lists(
     st.fixed_dictionaries(
         {
             "role": st.sampled_from(["system", "user", "assistant", "developer", "tool"]),
             "content": st.text(_TEXT, max_size=30) | _JSON,
-        }
+        },
+        optional={"tool_call_id": st.text(max_size=3), "tool_calls": _CALLS},
     ),
     max_size=4,
 )
@@ -52,6 +65,18 @@ _GENERATION: dict[str, st.SearchStrategy[Any]] = {
         {"type": st.sampled_from(["text", "json_object", "json_schema"])},
         optional={"json_schema": st.fixed_dictionaries({"name": st.just("s"), "schema": _SCHEMA})},
     ),
+    "tools": st.lists(
+        st.fixed_dictionaries(
+            {
+                "type": st.just("function"),
+                "function": st.fixed_dictionaries(
+                    {"name": st.sampled_from("fg")}, optional={"parameters": _SCHEMA}
+                ),
+            }
+        ),
+        max_size=2,
+    ),
+    "tool_choice": st.sampled_from(["none", "auto", "required"]) | _JSON,
     "stop": st.text(_TEXT, max_size=3) | st.lists(st.text(max_size=3), max_size=5),
     "logit_bias": st.dictionaries(
         st.integers(-5, 60_000).map(str) | st.text(max_size=4), st.integers(-101, 101), max_size=3
