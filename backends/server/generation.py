@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from openai.types import CompletionUsage
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
+from backends.errors import UnsupportedError
 from backends.local.answers import Finish, GeneratedToken
 from backends.local.constraints import Constraint
 from backends.local.sampling import Sampling
@@ -84,6 +85,14 @@ def sampling_of(
         top=top,
         constraint=constraint,
     )
+
+
+def held_to(schema: Mapping[str, Any] | None, parts: Service, param: str) -> Constraint | None:
+    """What holds answers to JSON by a schema. Raises ServiceError where it can't be followed."""
+    try:
+        return None if schema is None else parts.inference.grammars.json(schema)
+    except UnsupportedError as error:
+        raise invalid(f"Invalid schema for '{param}': {error}", param) from error
 
 
 def check_length(parts: Service, length: int) -> None:

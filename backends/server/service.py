@@ -11,6 +11,7 @@ from backends.local.inference import Inference
 from backends.local.settings import LocalSettings
 from backends.local.tools import Tools
 from backends.server.batches import FINISHED, Batches
+from backends.server.conversations import Conversations
 from backends.server.data_dir import DataDirectory
 from backends.server.files import Files
 from backends.server.jobs import Jobs
@@ -38,6 +39,7 @@ class Service:
         self.files = Files(self.records, self.data, settings)
         self.models = Models(self.records, self.data, local, settings)
         self.inference = Inference(local, max_adapters=settings.max_adapters)
+        self.conversations = Conversations()
         self.batches = Batches(
             self.records,
             self.data,

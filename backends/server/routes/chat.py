@@ -29,6 +29,7 @@ from backends.server.generation import (
     Asked,
     Sample,
     generate,
+    held_to,
     samples,
     sampling_of,
     usage,
@@ -91,16 +92,15 @@ def _prompt(request: ChatRequest, parts: Service) -> list[int]:
 
 
 def _constraint(request: ChatRequest, parts: Service) -> Constraint | None:
+    if request.required:
+        try:
+            return parts.tools.forced(
+                parts.inference.grammars, request.required, several=request.several_calls
+            )
+        except UnsupportedError as error:
+            raise invalid(f"Invalid 'tool_choice': {error}", "tool_choice") from error
     schema = request.response_format.schema_of_answers if request.response_format else None
-    param = "tool_choice" if request.required else "response_format"
-    try:
-        grammars = parts.inference.grammars
-        if request.required:
-            several = request.several_calls
-            return parts.tools.forced(grammars, request.required, several=several)
-        return None if schema is None else grammars.json(schema)
-    except UnsupportedError as error:
-        raise invalid(f"Invalid '{param}': {error}", param) from error
+    return held_to(schema, parts, "response_format")
 
 
 def _message(chat: _Chat, sample: Sample, parts: Service) -> tuple[ChatCompletionMessage, Ending]:
