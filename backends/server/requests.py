@@ -94,8 +94,9 @@ class ChatRequest(GenerationRequest, Offer):
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise Refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
         plain = self.response_format is None or self.response_format.type == "text"
-        if self.required and not plain:
-            raise Refused("tool_choice", "an answer can't be JSON and a call at once")
+        if self.offered and not plain:
+            why = "functions together with a format other than text are not offered here"
+            raise Refused("response_format", why)
         return self
 
 

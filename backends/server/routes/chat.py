@@ -123,7 +123,7 @@ def _message(chat: _Chat, sample: Sample, parts: Service) -> tuple[ChatCompletio
         )
         for call in calls
     ]
-    # As the service has it, who names the function is told nothing by "tool_calls".
+    # The service ends the call of a function that the request names with "stop".
     named = isinstance(chat.request.tool_choice, NamedTool)
     return message, "stop" if named else "tool_calls"
 

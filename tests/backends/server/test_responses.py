@@ -100,12 +100,12 @@ class Colour(BaseModel):
 
 
 def test_a_response_can_be_held_to_a_schema(server: RunningServer) -> None:
-    parsed = server.client(strict=False).responses.parse(
+    parsed = server.client().responses.parse(
         model="llama", input="Which?", text_format=Colour, max_output_tokens=80
     )
     assert isinstance(parsed.output_parsed, Colour)
     assert parsed.status == "completed"
-    with server.client(strict=False).responses.stream(
+    with server.client().responses.stream(
         model="llama", input="Which?", text_format=Colour, max_output_tokens=80
     ) as stream:
         assert isinstance(stream.get_final_response().output_parsed, Colour)

@@ -189,10 +189,9 @@ def test_a_call_and_its_answer_are_shown_to_the_model(caller: RunningServer) -> 
         (
             {
                 "tools": [TIME],
-                "tool_choice": "required",
                 "response_format": {"type": "json_object"},
             },
-            "tool_choice",
+            "response_format",
         ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages.0.content"),
