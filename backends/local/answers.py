@@ -1,15 +1,17 @@
 """Answers drawn or taken greedily, token by token, over the rows of a batch."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
+from backends.local.constraints import masked
 from backends.local.decoding import Batch, Vocabulary
 from backends.local.detokenising import TextStream
 from backends.local.projection import scores_of
-from backends.local.sampling import Draws, Sampling, choose_tokens
+from backends.local.sampling import Draws, Sampling, choose_tokens, penalised
 from backends.local.sequences import TokenScore
 
 Finish = Literal["stop", "length"]
@@ -48,21 +50,32 @@ class Answer:
 
     def __post_init__(self) -> None:
         self.draws = Draws(self.sampling.seed, self.sample)
+        self.counts = Counter(self.tokens)
+        constraint = self.sampling.constraint
+        self.followed = None if constraint is None else constraint.follow()
         self._text = TextStream(self.vocabulary.token_bytes, self.sampling.stop)
 
     def take(self, token: int, score: TokenScore) -> GeneratedToken:
         """Goes on by a token."""
         self.tokens.append(token)
+        self.counts[token] += 1
+        if self.followed is not None:
+            self.followed.take(token)
         is_end = token in self.vocabulary.ends
         text = "" if is_end else self._text.add(token)
-        if is_end or self._text.stopped:
+        if is_end or self._text.stopped or (self.followed and self.followed.is_complete):
             self.finish = "stop"
-        elif len(self.tokens) >= self.sampling.max_tokens:
+        elif len(self.tokens) >= self.sampling.max_tokens or self._is_lost:
             self.finish = "length"
         if self.finish:
             text += self._text.end()
         raw = b"" if is_end else self.vocabulary.token_bytes.of(token)
         return GeneratedToken(self.sample, token, score, raw, text, self.finish, is_end)
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether its grammar can be followed no further: it is then cut off."""
+        return self.followed is not None and self.followed.has_failed
 
 
 def answers_to(
@@ -82,9 +95,10 @@ def choose(batch: Batch[Answer]) -> list[tuple[Answer, GeneratedToken]]:
     batch.keep([i for i, row in enumerate(batch.rows) if not row.cancelled])
     if not batch.rows:
         return []
-    logits = batch.logits
     samplings = [row.sampling for row in batch.rows]
-    tokens = choose_tokens(logits, samplings, [row.draws for row in batch.rows])
+    logits = penalised(batch.logits, samplings, [row.counts for row in batch.rows])
+    allowed = masked(logits, [row.followed for row in batch.rows])
+    tokens = choose_tokens(allowed, samplings, [row.draws for row in batch.rows])
     scores = _scores(logits, tokens, samplings)
     made = [
         (row, row.take(token, score))

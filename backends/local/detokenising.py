@@ -30,6 +30,11 @@ class TokenBytes:
             self._known[token] = self._find(token)
         return self._known[token]
 
+    def is_fallback(self, token: int) -> bool:
+        """Whether the token is a single byte's, beside those of whole characters."""
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        return not self._byte_level and isinstance(piece, str) and bool(_BYTE.fullmatch(piece))
+
     def _find(self, token: int) -> bytes:
         if token in self._special:
             return b""

@@ -6,8 +6,9 @@ Scores and losses are sums over the tokens after a boundary. They are only right
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -73,6 +74,12 @@ class Encoder:
         """
         text = self._render_chat(messages, for_answer=for_answer) + continuation
         return self._tokens(text, chat=True)
+
+    def turns(
+        self, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> list[int]:
+        """The tokens of turns in the chat template's own form, with functions that the model may call."""
+        return self._tokens(self._rendered(turns, for_answer=True, tools=tools), chat=True)
 
     def text(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """A text's tokens, with those that the tokenizer puts around a text or without."""
@@ -239,20 +246,30 @@ class Encoder:
         return whole[len(context) :]
 
     def _render_chat(self, messages: Sequence[Message], *, for_answer: bool) -> str:
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        return self._rendered(chat, for_answer=for_answer)
+
+    def _rendered(
+        self,
+        chat: Sequence[Mapping[str, Any]],
+        *,
+        for_answer: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         if self._tokenizer.chat_template is None:
             raise UnsupportedError(
                 "the model has no chat template; use a chat model, or text prompts"
             )
-        chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
             text = self._tokenizer.apply_chat_template(
-                chat,
+                [dict(turn) for turn in chat],
+                tools=[dict(tool) for tool in tools] or None,  # pyright: ignore[reportArgumentType]
                 tokenize=False,
                 add_generation_prompt=for_answer,
                 # Templates of reasoning models then open the answer as they write learned ones.
                 enable_thinking=False,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, LookupError) as error:
             raise DataError(f"the model's chat template refuses the messages: {error}") from error
         return str(text)
 

@@ -12,6 +12,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import DataError, KaarelBetError
 from backends.local.answers import GeneratedToken
+from backends.local.constraints import Grammars
 from backends.local.encoding import Encoder
 from backends.local.inference_requests import Generation, PromptScoring, Request
 from backends.local.models import context_length, load_tokenizer, locate, vocabulary_size
@@ -55,6 +56,11 @@ class Inference:
     def encoder(self) -> Encoder:
         """As `LocalBackend`'s. Raises ModelError where the model can't be had."""
         return Encoder(self.tokenizer, context_length(self._location))
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What answers can be held to. Raises ModelError, and UnsupportedError as `Grammars`."""
+        return Grammars(self.tokenizer, self._n_tokens, self._open().decoder.vocabulary.ends)
 
     def load(self) -> None:
         """Loads the base model now. Raises ModelError where it can't be had."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from backends.local.constraints import Constraint
+
 MOST_LIKELIEST = 20
 
 
@@ -15,8 +17,12 @@ class Sampling:
 
     `temperature` 0 takes the likeliest token. `top_p` keeps the fewest likeliest tokens that have that
     probability together (https://arxiv.org/abs/1904.09751). `logit_bias` (token -> -100..100) is added
-    to the logits before both. A text ends before any of the `stop` strings. `n` samples are drawn, each
-    with draws of its own from `seed`. `top` asks for that many of the likeliest tokens at each place.
+    to the logits before both. `frequency_penalty` times the count of a token among those generated so
+    far, and `presence_penalty` where it is among them, are subtracted from its logit
+    (https://platform.openai.com/docs/api-reference/chat/create). A text ends before any of the `stop`
+    strings. `n` samples are drawn, each with draws of its own from `seed`. `top` asks for that many of
+    the likeliest tokens at each place. An answer with a `constraint` fits its grammar, unless `max_tokens`
+    cut it off.
 
     Raises:
         ValueError: a parameter is out of its range.
@@ -30,6 +36,9 @@ class Sampling:
     seed: int = 0
     n: int = 1
     top: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         fits = {
@@ -40,6 +49,8 @@ class Sampling:
             "stop": all(self.stop),
             "n": self.n >= 1,
             "top": 0 <= self.top <= MOST_LIKELIEST,
+            "frequency_penalty": -2 <= self.frequency_penalty <= 2,
+            "presence_penalty": -2 <= self.presence_penalty <= 2,
         }
         for name, in_range in fits.items():
             if not in_range:
@@ -61,11 +72,24 @@ class Draws:
         return self._numbers.random()
 
 
+def penalised(
+    logits: torch.Tensor, samplings: Sequence[Sampling], counts: Sequence[Mapping[int, int]]
+) -> torch.Tensor:
+    """The logits (rows, vocabulary) less the penalties for the tokens of each row so far (their counts)."""
+    penalties = [
+        {token: -s.frequency_penalty * n - s.presence_penalty for token, n in of_row.items()}
+        if s.frequency_penalty or s.presence_penalty
+        else {}
+        for s, of_row in zip(samplings, counts, strict=True)
+    ]
+    return _with_added(logits, penalties)
+
+
 def choose_tokens(
     logits: torch.Tensor, samplings: Sequence[Sampling], draws: Sequence[Draws]
 ) -> list[int]:
     """The next token of each row; logits (rows, vocabulary), float32, is left as it is."""
-    logits = _biased(logits, samplings)
+    logits = _with_added(logits, [sampling.logit_bias for sampling in samplings])
     chosen = logits.argmax(-1)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     if drawn:
@@ -75,11 +99,10 @@ def choose_tokens(
     return chosen.tolist()
 
 
-def _biased(logits: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+def _with_added(logits: torch.Tensor, of_rows: Sequence[Mapping[int, float]]) -> torch.Tensor:
+    """The logits with what each row's tokens are to gain; the same tensor where that is nothing."""
     where = [
-        (row, token, bias)
-        for row, sampling in enumerate(samplings)
-        for token, bias in sampling.logit_bias.items()
+        (row, token, bias) for row, biases in enumerate(of_rows) for token, bias in biases.items()
     ]
     if not where:
         return logits

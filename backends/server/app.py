@@ -19,6 +19,7 @@ from backends.server.routes import (
     health,
     jobs,
     models,
+    responses,
     tokenization,
 )
 from backends.server.service import Service
@@ -52,7 +53,17 @@ def create_app(
     app = FastAPI(title="kaarel-bet", lifespan=running, docs_url=None, redoc_url=None)
     app.state.service = service
     install_error_handlers(app)
-    for module in (health, files, jobs, models, chat, completions, batches, tokenization):
+    for module in (
+        health,
+        files,
+        jobs,
+        models,
+        chat,
+        completions,
+        responses,
+        batches,
+        tokenization,
+    ):
         app.include_router(module.router)
     # The last one added is the outermost.
     app.add_middleware(

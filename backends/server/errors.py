@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, ModelError
+from backends.server.bodies import Refused
 
 # Of a problem's place: where in the request it is, and which of several allowed types was tried.
 _IN_BETWEEN = re.compile(r"body|query|path|str|int|float|constrained-.*|function-.*|.*\[.*\].*")
@@ -109,11 +110,14 @@ def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list 
     if first["type"] == "json_invalid":
         return invalid("We could not parse the JSON body of your request.")
     if first["type"] == "extra_forbidden":
-        return invalid(f"Unrecognized request argument supplied: {'.'.join(place)}")
-    param = ".".join(place) or None
+        name = ".".join(place)
+        return invalid(f"Unrecognized request argument supplied: {name}", name)
+    error = first.get("ctx", {}).get("error")
+    own = [error.param] if isinstance(error, Refused) else []
+    param = ".".join([*place, *own]) or None
     if first["type"] == "missing":
         return invalid(
             f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
         )
     what = first["msg"].removeprefix("Value error, ")
-    return invalid(f"Invalid '{param}': {what}" if param else what, param, "invalid_value")
+    return invalid(f"Invalid '{param}': {what}" if place else what, param, "invalid_value")

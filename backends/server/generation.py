@@ -6,12 +6,15 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from openai.types import CompletionUsage
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
+from backends.errors import UnsupportedError
 from backends.local.answers import Finish, GeneratedToken
+from backends.local.constraints import Constraint
 from backends.local.sampling import Sampling
 from backends.server.errors import ServiceError, invalid
 from backends.server.requests import GenerationRequest
@@ -56,7 +59,13 @@ class Sample:
 
 
 def sampling_of(
-    asked: GenerationRequest, parts: Service, *, prompt: int, max_tokens: int | None, top: int
+    asked: GenerationRequest,
+    parts: Service,
+    *,
+    prompt: int,
+    max_tokens: int | None,
+    top: int,
+    constraint: Constraint | None = None,
 ) -> Sampling:
     """The request's sampling for a prompt of so many tokens; without a limit, all the room is.
 
@@ -68,11 +77,22 @@ def sampling_of(
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_p=1.0 if asked.top_p is None else asked.top_p,
         logit_bias=_biases(asked.logit_bias or {}, len(parts.inference.tokenizer)),
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        presence_penalty=asked.presence_penalty or 0.0,
         stop=asked.stop_strings,
         seed=secrets.randbits(63) if asked.seed is None else asked.seed,
         n=asked.n or 1,
         top=top,
+        constraint=constraint,
     )
+
+
+def held_to(schema: Mapping[str, Any] | None, parts: Service, param: str) -> Constraint | None:
+    """What holds answers to JSON by a schema. Raises ServiceError where it can't be followed."""
+    try:
+        return None if schema is None else parts.inference.grammars.json(schema)
+    except UnsupportedError as error:
+        raise invalid(f"Invalid schema for '{param}': {error}", param) from error
 
 
 def check_length(parts: Service, length: int) -> None:
@@ -140,7 +160,16 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
 def usage(prompt: int, completion: int) -> CompletionUsage:
     """How many tokens went in and came out."""
     return CompletionUsage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=0,
+            audio_tokens=0,
+            accepted_prediction_tokens=0,
+            rejected_prediction_tokens=0,
+        ),
     )
 
 

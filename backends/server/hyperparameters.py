@@ -31,7 +31,7 @@ def with_hyperparameters(
     n_epochs: int | Literal["auto"],
     batch_size: int | Literal["auto"],
     learning_rate_multiplier: float | Literal["auto"],
-    prompt_loss_weight: int,
+    prompt_loss_weight: int | None,
 ) -> FineTuningJob:
     """The job with these, in both places where the wire has them."""
     values = {

@@ -272,7 +272,7 @@ class Jobs:
                 return
             csv = io.BytesIO(result_csv(tuned.training_curve))
             file = self._files.keep("step_metrics.csv", csv, "fine-tune-results")
-            model = self._models.add_tuned(identifier, record.suffix).id
+            model = self._models.add_tuned(identifier, record.job.model, record.suffix).id
             checkpoint = final_checkpoint(identifier, model, tuned.training_curve)
             self._records.checkpoints.add(checkpoint.id, checkpoint, owner=identifier)
             self._records.jobs.change(

@@ -36,7 +36,12 @@ def listed(
     }
 
 
+def generated(answer: BaseModel) -> dict[str, Any]:
+    """An answer of the model as JSON has it: what it was not given is left out."""
+    # The SDK declares no null among log-probabilities, though the first token of an echo has none.
+    return answer.model_dump(mode="json", by_alias=True, warnings=False, exclude_unset=True)
+
+
 def wire(answer: BaseModel) -> dict[str, Any]:
     """An object as JSON has it."""
-    # The SDK declares no null among log-probabilities, though the first token of an echo has none.
-    return answer.model_dump(mode="json", by_alias=True, warnings=False)
+    return answer.model_dump(mode="json", by_alias=True)

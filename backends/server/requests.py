@@ -1,24 +1,16 @@
 """The bodies of requests, with the service's ranges.
 
-Unknown arguments are refused, as the service does, so that none is silently without effect. Those that
-change nothing about the answer are taken and ignored.
+Unknown arguments are refused, as the service does, and so are values that ask for what is not offered
+here, so that none is silently without effect. What changes nothing about the answer is taken and ignored.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from backends.data import Message, Messages
-
-Absent = Annotated[list[Any], Field(max_length=0)] | None
-"""Part of an answer that is sent back in a conversation, and that no answer from here has."""
-
-
-class Request(BaseModel):
-    """A body of JSON, of which nothing is coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from backends.server.bodies import NotOffered, Refused, Request
+from backends.server.chat_messages import ChatMessages
+from backends.server.chat_options import Offer, ResponseFormat
 
 
 class StreamOptions(Request):
@@ -37,19 +29,20 @@ class GenerationRequest(Request):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-
+    # Of no effect on an answer.
     user: str | None = None
 
     @model_validator(mode="after")
     def _options_of_streams_alone(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("'stream_options' is only allowed when 'stream' is true")
+            why = "'stream_options' is only allowed when 'stream' is true"
+            raise Refused("stream_options", why)
         return self
 
     @property
@@ -64,49 +57,7 @@ class GenerationRequest(Request):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class TextPart(Request):
-    """A piece of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Request):
-    """A turn of a chat, as a client sends it."""
-
-    role: Literal["developer", "system", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
-    name: None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: Absent = None
-    tool_calls: Absent = None
-
-    def message(self) -> Message:
-        """The turn as the backend has it; a developer's is the system's."""
-        text = self.content
-        return Message(
-            role="system" if self.role == "developer" else self.role,
-            content=text if isinstance(text, str) else "".join(part.text for part in text),
-        )
-
-
-ChatMessages = Annotated[list[ChatMessage], Field(min_length=1)]
-
-
-def as_messages(messages: Sequence[ChatMessage]) -> Messages:
-    """A conversation as the backend has it."""
-    return tuple(message.message() for message in messages)
-
-
-class TextFormat(Request):
-    """Plain text is the only format here."""
-
-    type: Literal["text"]
-
-
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationRequest, Offer):
     """POST /v1/chat/completions"""
 
     messages: ChatMessages
@@ -114,20 +65,38 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = None
 
+    audio: NotOffered = None
+    function_call: Literal["none", "auto"] | None = None
+    functions: NotOffered = None
+    modalities: list[Literal["text"]] | None = None
+    moderation: NotOffered = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
+    web_search_options: None = None
+
+    # Of no effect on an answer: what is kept, billed or computed in advance.
     metadata: dict[str, str] | None = None
+    prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: str | None = None
     store: bool | None = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("'top_logprobs' is only allowed when 'logprobs' is true")
+        if self.top_logprobs and not self.logprobs:
+            why = "'top_logprobs' is only allowed when 'logprobs' is true"
+            raise Refused("top_logprobs", why)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise ValueError("give either 'max_completion_tokens' or 'max_tokens'")
+            raise Refused("max_tokens", "give either 'max_completion_tokens' or 'max_tokens'")
+        plain = self.response_format is None or self.response_format.type == "text"
+        if self.offered and not plain:
+            why = "functions together with a format other than text are not offered here"
+            raise Refused("response_format", why)
         return self
 
 
@@ -142,28 +111,29 @@ TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
 class CompletionRequest(GenerationRequest):
     """POST /v1/completions"""
 
-    prompt: str | Texts | Tokens | TokenLists
+    prompt: str | Texts | Tokens | TokenLists | None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None
     best_of: int | None = None
-    suffix: None = None
+    suffix: NotOffered = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
-            raise ValueError("'max_tokens' must be at least 1, unless 'echo' is true")
+            why = "'max_tokens' must be at least 1, unless 'echo' is true"
+            raise Refused("max_tokens", why)
         if self.best_of not in (None, self.n or 1):
-            raise ValueError("'best_of' other than 'n' is not offered here")
+            raise Refused("best_of", "'best_of' other than 'n' is not offered here")
         if len(self.prompts) * (self.n or 1) > _MOST_ANSWERS:
-            raise ValueError(f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
+            raise Refused("n", f"prompts times 'n' are more than {_MOST_ANSWERS} answers")
         return self
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, each a text or tokens."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
+        """The prompts, each a text or tokens; none is an empty text."""
+        if self.prompt is None or isinstance(self.prompt, str):
+            return [self.prompt or ""]
         if isinstance(self.prompt[0], int):
             return [self.prompt]  # pyright: ignore[reportReturnType] - one list of tokens
         return list(self.prompt)  # pyright: ignore[reportReturnType] - texts or lists of tokens
@@ -178,20 +148,24 @@ class TokenizeRequest(Request):
     messages: ChatMessages | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template: NotOffered = None
+    chat_template_kwargs: NotOffered = None
+    return_token_strs: NotOffered = None
+    tools: NotOffered = None
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either 'prompt' or 'messages'")
+            raise Refused("prompt", "give either 'prompt' or 'messages'")
+        if any(message.is_of_tools for message in self.messages or ()):
+            raise Refused("messages", "calls of functions are not offered here")
         if self.continue_final_message:
             if self.add_generation_prompt:
-                raise ValueError(
-                    "'continue_final_message' takes 'add_generation_prompt' to be false"
-                )
+                why = "'continue_final_message' takes 'add_generation_prompt' to be false"
+                raise Refused("continue_final_message", why)
             if not self.messages or len(self.messages) < 2 or self.messages[-1].role != "assistant":
-                raise ValueError(
-                    "'continue_final_message' takes a last message of the assistant after others"
-                )
+                why = "'continue_final_message' takes a last message of the assistant after others"
+                raise Refused("continue_final_message", why)
         return self
 
 

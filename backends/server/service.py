@@ -9,7 +9,9 @@ from fastapi import Depends, Request
 
 from backends.local.inference import Inference
 from backends.local.settings import LocalSettings
+from backends.local.tools import Tools
 from backends.server.batches import FINISHED, Batches
+from backends.server.conversations import Conversations
 from backends.server.data_dir import DataDirectory
 from backends.server.files import Files
 from backends.server.jobs import Jobs
@@ -35,8 +37,9 @@ class Service:
         self._sweep()
         self.metrics = Metrics(self.records)
         self.files = Files(self.records, self.data, settings)
-        self.models = Models(self.records, self.data, local, settings.organization)
+        self.models = Models(self.records, self.data, local, settings)
         self.inference = Inference(local, max_adapters=settings.max_adapters)
+        self.conversations = Conversations()
         self.batches = Batches(
             self.records,
             self.data,
@@ -59,6 +62,11 @@ class Service:
     def token_texts(self) -> TokenTexts:
         """What tokens are called."""
         return TokenTexts(self.inference.tokenizer)
+
+    @cached_property
+    def tools(self) -> Tools:
+        """How the model is told of functions, and calls them."""
+        return Tools(self.inference.tokenizer, self.inference.encoder)
 
     def _sweep(self) -> None:
         records = self.records

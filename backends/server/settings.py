@@ -8,6 +8,8 @@ from backends.schema import Positive, Strict
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
+Alias = Annotated[str, Field(min_length=1, max_length=256)]
+
 
 class ServerSettings(Strict):
     """The server of the wire format."""
@@ -16,6 +18,7 @@ class ServerSettings(Strict):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Annotated[str, Field(min_length=1)] = "server-data"
     organization: Name = "local"
+    aliases: dict[Alias, Alias] = Field(default_factory=dict[str, str])
     allow_hub: bool = False
     max_adapters: Positive = 8
     max_unfinished_jobs: Positive = 100

@@ -20,12 +20,26 @@ class TokenTexts:
         self._bytes = TokenBytes(tokenizer)
 
     def text(self, token: int) -> str:
-        """The token's text; a special token's is its name, bytes that are no character are U+FFFD."""
+        r"""The token's text, which no other token has; a special token's is its name.
+
+        What is no whole character is written as the hosted service does: `bytes:\xe6\x97`.
+        """
         content = self._bytes.of(token)
-        if content:
-            return content.decode("utf-8", "replace")
-        name = self._tokenizer.convert_ids_to_tokens(token)
-        return name if isinstance(name, str) else ""
+        if not content:
+            name = self._tokenizer.convert_ids_to_tokens(token)
+            return name if name and isinstance(name, str) else f"<token {token}>"
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return _spelled(content)
+        return _spelled(content) if self._is_second(token, text) else text
+
+    def _is_second(self, token: int, text: str) -> bool:
+        """Whether the token is a single byte's, and the byte's character has one of its own as well."""
+        if not self._bytes.is_fallback(token):
+            return False
+        first = self._tokenizer.convert_tokens_to_ids(text.replace(" ", "▁"))
+        return isinstance(first, int) and self._bytes.of(first) == text.encode()
 
     def raw(self, token: int) -> bytes:
         """What the token adds to a text; of a special token, nothing."""
@@ -48,13 +62,17 @@ class TokenTexts:
         )
 
     def likeliest(self, token: int, score: TokenScore) -> dict[str, float]:
-        """The likeliest tokens at a place of a completion, and the one that is there, by their text.
+        """The likeliest tokens at a place of a completion, and the one that is there, by their text."""
+        by_token = {token: score.log_probability} | dict(score.top)
+        ordered = sorted(by_token.items(), key=lambda item: item[1], reverse=True)
+        return {self.text(token): value for token, value in ordered}
 
-        Of two that have the same text, the likelier one.
-        """
-        ordered = sorted({*score.top, (token, score.log_probability)}, key=lambda item: item[1])
-        by_text = {self.text(token): value for token, value in ordered}
-        return dict(sorted(by_text.items(), key=lambda item: item[1], reverse=True))
+
+def _spelled(content: bytes) -> str:
+    # Printable letters stand for themselves, unless there is nothing else.
+    plain = set() if content.isascii() else {*range(32, 127)} - {ord("\\")}
+    shown = (chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in content)
+    return "bytes:" + "".join(shown)
 
 
 class CompletionLogprobs:

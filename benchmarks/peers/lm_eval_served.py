@@ -1,4 +1,7 @@
-"""Scores with lm-evaluation-harness's `local-completions` at a server: `JOB BASE_URL`; see ../jobs.py."""
+"""Scores with lm-evaluation-harness's `local-completions` at a server: `JOB BASE_URL`; see ../jobs.py.
+
+A job without a model has the harness ask the server for tokens (`tokenizer_backend=remote`).
+"""
 
 import json
 import os
@@ -21,7 +24,7 @@ def main() -> None:
     model = LocalCompletionsAPI(
         base_url=f"{base_url}/completions",
         model=served,
-        tokenizer=job["model"],
+        **({"tokenizer": job["model"]} if job["model"] else {"tokenizer_backend": "remote"}),
         batch_size=job["batch_size"],
     )
     instances = [

@@ -43,6 +43,8 @@ def test_an_open_address_without_a_key_is_refused(capsys: pytest.CaptureFixture[
         (["--port", "99999"], "server.port: should be less than or equal to 65535"),
         (["--port", "http"], "server.port: should be a valid integer"),
         (["--set", "server.prot=3"], "unknown key 'server.prot'; did you mean 'server.port'?"),
+        (["--set", "server.aliases={gpt-4: 3}"], "server.aliases.gpt-4: should be a valid string"),
+        (["--set", 'server.aliases={"": self}'], "server.aliases"),
         (["--api-key-file", "none"], "none: the key can't be read from it"),
     ],
 )

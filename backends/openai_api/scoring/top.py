@@ -5,6 +5,7 @@ endpoint 5.
 """
 
 import asyncio
+import re
 
 from backends.data import ScoringQuery, ScoringResult
 from backends.errors import DataError, ServiceError
@@ -16,6 +17,7 @@ from backends.openai_api.tokens import Encode
 
 _SHOWN_IN_CHATS = 20
 _SHOWN_IN_TEXTS = 5
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _LONGEST_PATH = 64
 """How many tokens of an answer are paid for at the most; what candidates have beyond is bounded."""
 
@@ -102,10 +104,11 @@ def _token(listed: ListedToken) -> Token:
 def text_bytes(token: str) -> bytes | None:
     r"""The bytes of a token that is written as text; None where they are not all told.
 
-    OpenAI writes a token that is no whole character as `bytes:\xe2\x80`, others with U+FFFD.
+    OpenAI writes a token that is no whole character as `bytes: \xe2\x80`, others with U+FFFD.
     """
-    if token.startswith("bytes:\\x"):
-        return bytes.fromhex(token.removeprefix("bytes:").replace("\\x", ""))
+    if token.startswith("bytes:") and "\\x" in token:
+        told = token.removeprefix("bytes:").encode()
+        return _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), told)
     return None if "\ufffd" in token else token.encode()
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from openai.types import Batch, BatchRequestCounts
 
+from backends.server.bodies import NotOffered, Request
 from backends.server.identifiers import new_id, now
 from backends.server.lists import listed
 from backends.server.metadata import Metadata
-from backends.server.requests import Request
 from backends.server.service import Parts
 
 router = APIRouter(prefix="/v1/batches")
@@ -23,6 +23,7 @@ class BatchCreation(Request):
     endpoint: Literal["/v1/chat/completions", "/v1/completions"]
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
+    output_expires_after: NotOffered = None
 
 
 @router.post("")
@@ -36,7 +37,7 @@ async def create(asked: BatchCreation, parts: Parts) -> Batch:
         expires_at=created + _WINDOW,
         status="validating",
         request_counts=BatchRequestCounts(completed=0, failed=0, total=0),
-        **asked.model_dump(),
+        **asked.model_dump(exclude={"output_expires_after"}),
     )
     return parts.batches.add(batch)
 

@@ -25,7 +25,7 @@ from backends.server.generation import (
     while_connected,
 )
 from backends.server.identifiers import new_id, now
-from backends.server.lists import wire
+from backends.server.lists import generated
 from backends.server.requests import CompletionRequest
 from backends.server.service import Parts, Service
 from backends.server.streaming import streamed
@@ -74,7 +74,7 @@ async def create(request: CompletionRequest, http: Request, parts: Parts) -> Res
     work = await run_in_threadpool(_prepare, request, parts)
     if request.stream:
         return await streamed(http, _chunks(work, parts))
-    return JSONResponse(wire(await while_connected(http, _answer(work, parts))))
+    return JSONResponse(generated(await while_connected(http, _answer(work, parts))))
 
 
 def _prepare(request: CompletionRequest, parts: Service) -> _Work:
@@ -213,12 +213,14 @@ def _completion(
     choices: list[CompletionChoice],
     used: CompletionUsage | None = None,
 ) -> Completion:
-    return Completion.model_construct(
+    answer = Completion.model_construct(
         id=work.id,
         object="text_completion",
         created=work.created,
         model=work.model,
         system_fingerprint=parts.fingerprint,
         choices=choices,
-        usage=used,
     )
+    if used is not None or work.request.with_usage:
+        answer.usage = used
+    return answer

@@ -13,8 +13,8 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("")
 def list_models(parts: Parts) -> dict[str, Any]:
-    """The base model and those tuned here."""
-    models = [parts.models.base_model(), *parts.models.tuned_models()]
+    """The base model, its other names, and those tuned here."""
+    models = [*parts.models.base_models(), *parts.models.tuned_models()]
     return {"object": "list", "data": [wire(model) for model in models]}
 
 

@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, as vLLM has them.
+"""/tokenize, /detokenize and /tokenizer_info, as vLLM has them.
 
 Source: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (tokenizer API).
 """
@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from backends.server.chat_messages import as_messages
 from backends.server.errors import invalid
-from backends.server.requests import DetokenizeRequest, TokenizeRequest, as_messages
+from backends.server.requests import DetokenizeRequest, TokenizeRequest
 from backends.server.service import Parts
 
 router = APIRouter()
@@ -41,6 +42,22 @@ def detokenize(asked: DetokenizeRequest, parts: Parts) -> dict[str, str]:
 def _of_text(text: str, asked: TokenizeRequest, parts: Parts) -> list[int]:
     special = asked.add_special_tokens is not False
     return parts.inference.encoder.text(text, special_tokens=special)
+
+
+@router.get("/tokenizer_info")
+def tokenizer_info(parts: Parts) -> dict[str, Any]:
+    """What a client needs to encode as the model does, such as lm-evaluation-harness's remote tokenizer."""
+    tokenizer = parts.inference.tokenizer
+    template = tokenizer.chat_template
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "pad_token": tokenizer.pad_token,
+        "unk_token": tokenizer.unk_token,
+        "chat_template": None if template is None else tokenizer.get_chat_template(),
+        "model_max_length": parts.inference.encoder.context_length,
+    }
 
 
 def _tokens(asked: TokenizeRequest, parts: Parts) -> list[int]:

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from backends.local.sampling import Draws, Sampling, choose_tokens
+from backends.local.sampling import Draws, Sampling, choose_tokens, penalised
 
 PROBABILITIES = [0.5, 0.3, 0.15, 0.05]
 LOGITS = torch.tensor([PROBABILITIES]).log()
@@ -48,6 +48,24 @@ def test_a_bias_of_100_forces_a_token_and_its_negative_forbids_one() -> None:
     assert drawn(Sampling(1, logit_bias={0: -100}))[0] == 0
 
 
+def test_penalties_are_subtracted_by_the_counts_of_tokens() -> None:
+    logits = torch.zeros(4, 4)
+    samplings = [
+        Sampling(1, frequency_penalty=0.5),
+        Sampling(1, presence_penalty=-1.5),
+        Sampling(1, frequency_penalty=2, presence_penalty=0.25),
+        Sampling(1),
+    ]
+    counts = [{0: 3, 2: 1}, {0: 3}, {1: 2}, {3: 9}]
+    assert penalised(logits, samplings, counts).tolist() == [
+        [-1.5, 0, -0.5, 0],
+        [1.5, 0, 0, 0],
+        [0, -4.25, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    assert not logits.any()
+
+
 def test_a_row_is_chosen_for_as_if_it_were_alone() -> None:
     logits = torch.randn(5, 1000, generator=torch.Generator().manual_seed(0))
     samplings = [
@@ -83,6 +101,8 @@ def test_draws_differ_by_seed_and_by_sample() -> None:
         {"stop": ("",)},
         {"n": 0},
         {"top": 21},
+        {"frequency_penalty": 2.1},
+        {"presence_penalty": -2.1},
     ],
     ids=str,
 )

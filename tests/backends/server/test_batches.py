@@ -132,6 +132,7 @@ def test_a_cancelled_batch_keeps_the_answers_it_has(
 def test_a_batch_whose_time_is_over_expires(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    server.parts.inference.load()  # which may take longer than the batch has
     slow(server, monkeypatch, "b")
     monkeypatch.setattr("backends.server.routes.batches._WINDOW", 3)
     batch = finished(server, start(server, [line("a"), line("b")]))

@@ -1,7 +1,9 @@
 import asyncio
+import json
 import math
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -56,6 +58,52 @@ def test_log_probabilities_stand_beside_every_token(server: RunningServer) -> No
     assert joined.decode("utf-8", "replace") == answer.choices[0].message.content
 
 
+def test_tokens_of_parts_of_characters_are_told_apart(server: RunningServer) -> None:
+    asked = [{"role": "user", "content": "東京 🧑‍🚀 日本語"}]
+    biases = {str(token): 5 for token in range(60, 260)}  # mostly single bytes
+    answer = chat(
+        server, messages=asked, logprobs=True, top_logprobs=20, logit_bias=biases, max_tokens=16
+    )
+    seen: dict[str, bytes] = {}
+    for token in answer.choices[0].logprobs.content:
+        tops = [token, *token.top_logprobs]
+        assert len({top.token for top in token.top_logprobs}) == 20
+        for top in tops:
+            assert seen.setdefault(top.token, bytes(top.bytes)) == bytes(top.bytes)
+            assert "\ufffd" not in top.token
+            if not top.token.startswith("bytes:"):
+                assert top.token.encode() == bytes(top.bytes)
+    assert any(name.startswith("bytes:") and "\\x" in name for name in seen)
+    joined = b"".join(bytes(token.bytes) for token in answer.choices[0].logprobs.content)
+    assert joined.decode("utf-8", "replace") == answer.choices[0].message.content
+
+
+HALF = '{"model":"smollm2-135m-instruct","max_tokens":2,"messages":[{"role":"user","content":"a\\ud83d"}]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", HALF, "messages.0.content"),
+        ("/v1/chat/completions", '{"model":"llama\\udfff","messages":[]}', "model"),
+        ("/v1/chat/completions", '{"model":"llama","\\ud83d":1}', "?"),
+        ("/v1/completions", '{"model":"llama","prompt":"a\\ud83d"}', "prompt"),
+        ("/v1/completions", '{"model":"llama","prompt":"a","stop":["\\ud83d"]}', "stop.0"),
+        ("/tokenize", '{"prompt":"a\\ud83d"}', "prompt"),
+        ("/tokenize", HALF.replace('"max_tokens":2,', ""), "messages.0.content"),
+        ("/v1/fine_tuning/jobs", '{"model":"llama","suffix":"\\ud83d"}', "suffix"),
+    ],
+)
+def test_half_a_character_is_refused_by_its_place(
+    server: RunningServer, path: str, body: str, param: str
+) -> None:
+    with server.raw() as http:
+        answer = http.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert "half of a surrogate pair" in answer.json()["error"]["message"]
+
+
 def test_a_bias_forces_a_token_and_leaves_its_log_probability(server: RunningServer) -> None:
     plain = chat(server, logprobs=True, top_logprobs=5, temperature=0, max_tokens=1)
     fifth = plain.choices[0].logprobs.content[0].top_logprobs[4]
@@ -67,6 +115,38 @@ def test_a_bias_forces_a_token_and_leaves_its_log_probability(server: RunningSer
     got = forced.choices[0].logprobs.content[0]
     assert got.token == fifth.token
     assert got.logprob == pytest.approx(fifth.logprob, abs=1e-5)
+
+
+def test_penalties_count_the_tokens_so_far(server: RunningServer) -> None:
+    def tokens(**arguments: Any) -> list[Any]:
+        answer = chat(server, logprobs=True, top_logprobs=20, max_tokens=8, **arguments)
+        return answer.choices[0].logprobs.content
+
+    def shown(found: list[Any]) -> list[tuple[str, Any]]:
+        return [(token.token, pytest.approx(token.logprob, abs=1e-4)) for token in found]
+
+    # Forced to be one token again and again, it loses 1.5 and then 0.5 more each time.
+    first = tokens(temperature=0)[0]
+    (token,) = server.raw().post("/tokenize", json={"prompt": first.token}).json()["tokens"]
+    forced = tokens(logit_bias={str(token): 100}, frequency_penalty=0.5, presence_penalty=1.0)
+    plain = tokens(logit_bias={str(token): 100})
+    for n, (less, more) in enumerate(zip(forced, plain, strict=True)):
+        assert less.token == more.token == first.token
+        lost = 0.5 * n + (n > 0)
+        p = math.exp(more.logprob)
+        expected = more.logprob - lost - math.log(1 - p + p * math.exp(-lost))
+        assert less.logprob == pytest.approx(expected, abs=1e-4)
+    # A negative penalty repeats; and an answer is the same alone and among others.
+    asked = [
+        {"temperature": 0, "frequency_penalty": -2.0, "presence_penalty": -2.0},
+        {"temperature": 0, "frequency_penalty": 2.0},
+        {"seed": 5, "presence_penalty": 2.0},
+        {"seed": 5},
+    ]
+    alone = [shown(tokens(**one)) for one in asked]
+    assert len({name for name, _ in alone[0]}) < len({name for name, _ in alone[1]}) == 8
+    with ThreadPoolExecutor(8) as pool:
+        assert [shown(found) for found in pool.map(lambda one: tokens(**one), asked)] == alone
 
 
 def test_a_stop_string_ends_the_answer_before_it(server: RunningServer) -> None:
@@ -118,7 +198,7 @@ def test_an_answer_can_be_sent_back(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "param"),
     [
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
@@ -126,26 +206,117 @@ def test_an_answer_can_be_sent_back(server: RunningServer) -> None:
         ({"n": 129}, "n"),
         ({"n": 0}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"999999": 1}}, "logit_bias"),
-        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages.0"),
-        ({"tools": []}, "Unrecognized request argument supplied: tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"frequency_penalty": 1.0}, "frequency_penalty"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{**SAY[0], "audio": {"id": "1"}}]}, "messages.0.audio"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"modalities": ["audio"]}, "modalities.0"),
+        ({"audio": {"voice": "ash", "format": "wav"}}, "audio"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
+        ({"presence_penalty": -3}, "presence_penalty"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"max_tokens": 600}, "maximum context length is 512 tokens"),
+        ({"extra_body": {"made_up": 1}}, "made_up"),
+        ({"max_tokens": 600}, "messages"),
     ],
 )
-def test_what_can_not_be_met_is_refused(
-    server: RunningServer, arguments: dict[str, Any], told: str
+def test_what_can_not_be_met_is_refused_by_its_name(
+    server: RunningServer, arguments: dict[str, Any], param: str
 ) -> None:
-    with pytest.raises(openai.BadRequestError, match=told):
+    with pytest.raises(openai.BadRequestError) as caught:
         chat(server, **arguments)
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+
+
+def test_values_that_ask_for_nothing_change_nothing(server: RunningServer) -> None:
+    plain = chat(server)
+    nothing: dict[str, Any] = {
+        "audio": None,
+        "extra_body": {"function_call": "none", "functions": [], "moderation": None},
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "logprobs": False,
+        "max_completion_tokens": None,
+        "metadata": {"run": "1"},
+        "modalities": ["text"],
+        "n": 1,
+        "parallel_tool_calls": False,
+        "prediction": {"type": "content", "content": "Something."},
+        "presence_penalty": 0.0,
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "24h",
+        "reasoning_effort": "none",
+        "response_format": {"type": "text"},
+        "safety_identifier": "s",
+        "service_tier": "flex",
+        "stop": [],
+        "store": False,
+        "stream": False,
+        "stream_options": None,
+        "tool_choice": "none",
+        "tools": [],
+        "top_logprobs": 0,
+        "top_p": 1,
+        "user": "u",
+        "verbosity": "medium",
+        "web_search_options": None,
+    }
+    assert chat(server, **nothing).choices == plain.choices
+    nulls = dict.fromkeys(nothing.keys() - {"extra_body"})
+    assert chat(server, **nulls).choices == plain.choices
+    sent = {**SAY[0], "name": "Ann", "refusal": None, "tool_calls": [], "annotations": []}
+    assert chat(server, messages=[sent]).choices == plain.choices
+
+
+def test_an_answer_has_the_services_nulls_and_no_others(server: RunningServer) -> None:
+    asked = {"model": "llama", "messages": SAY, "max_tokens": 2}
+    with server.raw() as http:
+        answer = http.post("/v1/chat/completions", json=asked).json()
+        stream = http.post(
+            "/v1/chat/completions",
+            json=asked | {"stream": True, "stream_options": {"include_usage": True}},
+        ).text
+    (choice,) = answer["choices"]
+    message = choice["message"]
+    assert message == {
+        "role": "assistant",
+        "content": message["content"],
+        "refusal": None,
+        "annotations": [],
+    }
+    assert choice.keys() == {"index", "message", "logprobs", "finish_reason"}
+    assert choice["logprobs"] is None
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert answer["service_tier"] == "default"
+    assert None not in answer.values()
+    first, *rest = [json.loads(line[6:]) for line in stream.split("\n\n")[:-2]]
+    assert first["usage"] is None
+    assert first["choices"] == [
+        {
+            "index": 0,
+            "delta": {"role": "assistant", "content": "", "refusal": None},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+    ]
+    assert rest[0]["choices"][0]["delta"].keys() == {"content"}
+    assert rest[-1]["usage"]["total_tokens"] == answer["usage"]["total_tokens"]
+    with server.raw() as http:
+        stream = http.post("/v1/chat/completions", json=asked | {"stream": True}).text
+    assert '"usage"' not in stream
 
 
 def test_a_chat_without_a_limit_ends_with_the_context(server: RunningServer) -> None:

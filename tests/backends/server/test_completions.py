@@ -1,11 +1,13 @@
 from typing import Any
 
+import jinja2
 import openai
 import pytest
 
 from backends.data import Message, ScoringQuery
 from backends.local.backend import LocalBackend
 from backends.local.settings import LocalSettings
+from backends.openai_api.scoring.top import text_bytes
 from tests.server import RunningServer
 
 
@@ -83,6 +85,25 @@ def test_an_echo_scores_every_token_of_the_prompt(
         scored.candidates["it"].total.high, abs=1e-4
     )
     assert answer.usage.completion_tokens == 0
+
+
+def test_no_alternative_is_lost_among_parts_of_characters(server: RunningServer) -> None:
+    text = "東京 🧑‍🚀 日本語"
+    answer = complete(
+        server, strict=False, prompt=text, echo=True, logprobs=20, max_tokens=2, temperature=0
+    )
+    shown = answer.choices[0].logprobs
+    tokens = tokens_of(server, prompt=text)
+    assert len(shown.tokens) == len(tokens) + answer.usage.completion_tokens
+    for token, value, top in zip(
+        shown.tokens[1:], shown.token_logprobs[1:], shown.top_logprobs[1:], strict=True
+    ):
+        assert top[token] == value
+        assert len(top) in (20, 21)
+        assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert any(token.startswith("bytes:") for token in shown.tokens)
+    told = b"".join(text_bytes(token) or b"" for token in shown.tokens[: len(tokens)])
+    assert told.decode() == text
 
 
 def test_a_chats_answer_is_scored_by_its_tokens(
@@ -173,6 +194,28 @@ def test_what_can_not_be_met_is_refused(
         complete(server, **arguments)
 
 
+def test_values_that_ask_for_nothing_change_nothing(server: RunningServer) -> None:
+    nothing: dict[str, Any] = {
+        "best_of": 1,
+        "echo": False,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "logprobs": None,
+        "n": 1,
+        "presence_penalty": 0,
+        "stop": None,
+        "stream_options": None,
+        "suffix": "",
+        "top_p": 1,
+        "user": "u",
+    }
+    plain = complete(server).choices
+    assert complete(server, **nothing).choices == plain
+    nulls: dict[str, Any] = dict.fromkeys(nothing)
+    assert complete(server, **nulls).choices == plain
+    assert complete(server, prompt=None).choices == complete(server, prompt="").choices
+
+
 def test_an_empty_prompt_is_the_beginning_of_text(server: RunningServer) -> None:
     assert complete(server, prompt="").usage.prompt_tokens == 1
 
@@ -183,6 +226,22 @@ def test_text_comes_back_from_its_tokens(server: RunningServer) -> None:
     answer = server.raw().post("/detokenize", json={"tokens": tokens})
     assert answer.json() == {"prompt": text}
     assert server.raw().post("/detokenize", json={"tokens": [10**7]}).status_code == 400
+
+
+def test_a_client_can_encode_by_what_is_told_of_the_tokenizer(server: RunningServer) -> None:
+    info = server.raw().get("/tokenizer_info").json()
+    assert "/" not in info["tokenizer_class"]
+    # As lm-evaluation-harness's RemoteTokenizer does.
+    (end,) = tokens_of(server, prompt=info["eos_token"], add_special_tokens=False)
+    (beginning,) = tokens_of(server, prompt=info["bos_token"], add_special_tokens=False)
+    tokenizer = server.parts.inference.tokenizer
+    assert (end, beginning) == (tokenizer.eos_token_id, tokenizer.bos_token_id)
+    chat = [{"role": "user", "content": "Hi"}]
+    rendered = jinja2.Template(info["chat_template"]).render(
+        messages=chat, add_generation_prompt=True
+    )
+    tokens = tokens_of(server, prompt=rendered, add_special_tokens=False)
+    assert tokens == tokens_of(server, messages=chat)
 
 
 def test_a_closed_chat_is_longer_than_one_that_waits_for_its_answer(server: RunningServer) -> None:

@@ -57,6 +57,30 @@ def test_auto_resolves_to_numbers(server: RunningServer) -> None:
     assert job.method.supervised.hyperparameters.n_epochs == 2
 
 
+def test_a_jobs_method_can_be_sent_back(server: RunningServer) -> None:
+    method: dict[str, Any] = {
+        "type": "supervised",
+        "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": None}},
+        "dpo": None,
+        "reinforcement": None,
+    }
+    first = server.fine_tune(method=method, integrations=[], metadata=None, suffix=None)
+    assert first.method is not None
+    sent_back = first.method.model_dump(mode="json")
+    assert sent_back.keys() == method.keys()
+    second = server.fine_tune(method=sent_back, hyperparameters=None)
+    assert second.hyperparameters == first.hyperparameters
+    third = server.fine_tune(method={"type": "supervised", "supervised": None})
+    assert third.hyperparameters.n_epochs == 1
+
+
+def test_the_parts_of_a_models_name_are_told_apart(server: RunningServer) -> None:
+    name = server.fine_tune(suffix="a:b:c").fine_tuned_model
+    assert name is not None
+    assert name.startswith("ft:llama:local:a-b-c:")
+    assert len(name.split(":")) == 5
+
+
 def test_the_multiplier_multiplies_the_local_learning_rate(start_server: StartServer) -> None:
     orders: list[TrainingOrder] = []
 
@@ -130,8 +154,9 @@ def test_bad_data_fails_the_job_and_says_where(
         ({"hyperparameters": {"batch_size": 0}}, None),
         ({"hyperparameters": {"learning_rate_multiplier": 0}}, None),
         ({"method": {"type": "dpo"}}, "method.type"),
+        ({"method": {"type": "supervised", "dpo": {"beta": 1}}}, "method.dpo"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations"),
-        ({"extra_body": {"made_up": 1}}, None),
+        ({"extra_body": {"made_up": 1}}, "made_up"),
     ],
 )
 def test_requests_outside_the_ranges_are_refused(

@@ -11,28 +11,48 @@ from hypothesis import strategies as st
 
 from tests.server import RunningServer
 
+_TEXT = st.characters(exclude_categories=())  # JSON can write halves of surrogate pairs
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=20),
+    st.text(_TEXT, max_size=20),
     st.sampled_from(["llama", "auto", "user", "assistant", "fine-tune", "24h", "file-1", "\x00"]),
 )
 _JSON = st.recursive(
     _SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(_TEXT, max_size=10), inner, max_size=4)
     ),
     max_leaves=8,
+)
+_CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.text(max_size=3),
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": st.sampled_from("fg"), "arguments": st.just("{}") | st.text(max_size=3)}
+            ),
+        }
+    ),
+    max_size=2,
 )
 _MESSAGES = st.lists(
     st.fixed_dictionaries(
         {
             "role": st.sampled_from(["system", "user", "assistant", "developer", "tool"]),
-            "content": st.text(max_size=30) | _JSON,
-        }
+            "content": st.text(_TEXT, max_size=30) | _JSON,
+        },
+        optional={"tool_call_id": st.text(max_size=3), "tool_calls": _CALLS},
     ),
+    max_size=4,
+)
+_SCHEMA = _JSON | st.dictionaries(
+    st.sampled_from(["type", "properties", "items", "enum", "$ref", "pattern", "anyOf", "minimum"]),
+    st.sampled_from(["object", "string", "integer"]) | _JSON,
     max_size=4,
 )
 _GENERATION: dict[str, st.SearchStrategy[Any]] = {
@@ -41,7 +61,23 @@ _GENERATION: dict[str, st.SearchStrategy[Any]] = {
     "top_p": st.floats(0, 1) | _SCALARS,
     "n": st.integers(0, 3) | _SCALARS,
     "seed": st.integers(-(2**64), 2**64),
-    "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=5),
+    "response_format": st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "json_object", "json_schema"])},
+        optional={"json_schema": st.fixed_dictionaries({"name": st.just("s"), "schema": _SCHEMA})},
+    ),
+    "tools": st.lists(
+        st.fixed_dictionaries(
+            {
+                "type": st.just("function"),
+                "function": st.fixed_dictionaries(
+                    {"name": st.sampled_from("fg")}, optional={"parameters": _SCHEMA}
+                ),
+            }
+        ),
+        max_size=2,
+    ),
+    "tool_choice": st.sampled_from(["none", "auto", "required"]) | _JSON,
+    "stop": st.text(_TEXT, max_size=3) | st.lists(st.text(max_size=3), max_size=5),
     "logit_bias": st.dictionaries(
         st.integers(-5, 60_000).map(str) | st.text(max_size=4), st.integers(-101, 101), max_size=3
     ),
@@ -55,7 +91,7 @@ _GENERATION: dict[str, st.SearchStrategy[Any]] = {
 
 def body(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Any of the fields, a model that is mostly the right one, and now and then anything else."""
-    model = st.sampled_from(["llama", "llama", "llama", "gpt-9", "../llama", None, 3])
+    model = st.sampled_from(["llama", "llama", "llama", "gpt-9", "../llama", "\ud83d", None, 3])
     some = st.fixed_dictionaries({"model": model}, optional=fields)
     return some | st.dictionaries(st.sampled_from(sorted(fields)), _JSON, max_size=4)
 
@@ -63,12 +99,22 @@ def body(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 _POSTS: dict[str, st.SearchStrategy[Any]] = {
     "/v1/chat/completions": body(messages=_MESSAGES, **_GENERATION),
     "/v1/completions": body(
-        prompt=st.text(max_size=30)
+        prompt=st.text(_TEXT, max_size=30)
         | st.lists(st.text(max_size=10), max_size=3)
         | st.lists(st.integers(-1, 60_000), max_size=5)
         | st.lists(st.lists(st.integers(0, 49_000), max_size=4), max_size=3)
         | _JSON,
         **_GENERATION,
+    ),
+    "/v1/responses": body(
+        input=st.text(_TEXT, max_size=30) | _MESSAGES | _JSON,
+        instructions=st.text(_TEXT, max_size=5) | _JSON,
+        max_output_tokens=st.integers(0, 3),
+        temperature=st.floats(0, 2.1) | _SCALARS,
+        stream=st.booleans(),
+        store=st.booleans(),
+        previous_response_id=st.text(max_size=5) | st.none(),
+        text=st.fixed_dictionaries({"format": _JSON | st.fixed_dictionaries({"type": _SCALARS})}),
     ),
     "/v1/fine_tuning/jobs": body(
         training_file=st.text(max_size=10),
@@ -86,7 +132,7 @@ _POSTS: dict[str, st.SearchStrategy[Any]] = {
         metadata=_JSON,
     ),
     "/tokenize": body(
-        prompt=st.text(max_size=30),
+        prompt=st.text(_TEXT, max_size=30),
         messages=_MESSAGES,
         add_special_tokens=st.booleans(),
         add_generation_prompt=st.booleans(),
@@ -105,6 +151,7 @@ _GETS = [
     "/v1/fine_tuning/jobs/{}/checkpoints",
     "/v1/batches",
     "/v1/batches/{}",
+    "/v1/responses/{}",
     "/v1/models",
     "/v1/models/{}",
     "/health",

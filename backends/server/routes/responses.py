@@ -1,0 +1,247 @@
+"""/v1/responses: one text for an input, and what continues it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from openai.types import responses as sdk
+from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from backends.data import Message, Messages
+from backends.local.answers import GeneratedToken
+from backends.server.conversations import Conversation
+from backends.server.errors import ServiceError, invalid
+from backends.server.generation import (
+    Asked,
+    Sample,
+    generate,
+    held_to,
+    samples,
+    sampling_of,
+    while_connected,
+)
+from backends.server.identifiers import new_id, now
+from backends.server.lists import generated
+from backends.server.response_requests import LOGPROBS, ResponseRequest
+from backends.server.service import Parts, Service
+from backends.server.streaming import streamed
+
+router = APIRouter(prefix="/v1/responses")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A response that is being made; `turns` are those that it answers."""
+
+    request: ResponseRequest
+    turns: Messages
+    asked: Asked
+    id: str
+    item: str
+    created: int
+    model: str
+
+
+@router.post("", response_model=None)
+async def create(request: ResponseRequest, http: Request, parts: Parts) -> Response:
+    """The assistant's answer to an input."""
+    before = _before(request, parts)
+    work = await run_in_threadpool(_prepare, request, before, parts)
+    if request.stream:
+        return await streamed(http, _events(work, parts), named=True)
+    (sample,) = await while_connected(http, samples(parts, work.asked))
+    return JSONResponse(generated(_finished(work, sample, parts)))
+
+
+@router.get("/{response_id}")
+async def retrieve(response_id: str, parts: Parts) -> JSONResponse:
+    """A response that is remembered."""
+    found = parts.conversations.get(response_id)
+    if found is None:
+        raise _unknown(response_id)
+    return JSONResponse(generated(found.response))
+
+
+@router.delete("/{response_id}")
+async def delete(response_id: str, parts: Parts) -> dict[str, Any]:
+    """Forgets a response."""
+    if parts.conversations.remove(response_id) is None:
+        raise _unknown(response_id)
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+def _unknown(response_id: str) -> ServiceError:
+    return ServiceError(404, f"Response with id '{response_id}' not found.", param="response_id")
+
+
+def _before(request: ResponseRequest, parts: Service) -> Messages:
+    """The turns of the response that this one continues."""
+    previous = request.previous_response_id
+    if previous is None:
+        return ()
+    found = parts.conversations.get(previous)
+    if found is None:
+        message = f"Previous response with id '{previous}' not found."
+        raise invalid(message, "previous_response_id", "previous_response_not_found")
+    return found.turns
+
+
+def _prepare(request: ResponseRequest, before: Messages, parts: Service) -> _Work:
+    model = parts.models.canonical(request.model)
+    turns = (*before, *request.turns)
+    instructions = [Message(role="system", content=request.instructions or "")]
+    prompt = parts.inference.encoder.chat((*(instructions if request.instructions else ()), *turns))
+    sampling = sampling_of(
+        request.generation,
+        parts,
+        prompt=len(prompt),
+        max_tokens=request.max_output_tokens,
+        top=request.top_logprobs or 0,
+        constraint=held_to(request.schema_of_answers, parts, "text.format"),
+    )
+    asked = Asked(parts.models.adapter_path(model), prompt, sampling)
+    return _Work(request, turns, asked, new_id("resp_"), new_id("msg_"), now(), model)
+
+
+def _finished(work: _Work, sample: Sample, parts: Service) -> sdk.Response:
+    """The whole response, which is remembered unless it is not to be."""
+    is_cut = sample.finish == "length"
+    response = _response(work, "incomplete" if is_cut else "completed")
+    response.output = [
+        _item(work, "incomplete" if is_cut else "completed", [_part(work, sample, parts)])
+    ]
+    if is_cut:
+        response.incomplete_details = sdk.response.IncompleteDetails(reason="max_output_tokens")
+    prompt, answer = len(work.asked.prompt), len(sample.tokens)
+    response.usage = sdk.ResponseUsage(
+        input_tokens=prompt,
+        input_tokens_details=InputTokensDetails(cached_tokens=0, cache_write_tokens=0),
+        output_tokens=answer,
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
+        total_tokens=prompt + answer,
+    )
+    if work.request.store is not False:
+        said = Message(role="assistant", content=sample.text)
+        parts.conversations.keep(Conversation(response, (*work.turns, said)))
+    return response
+
+
+def _response(work: _Work, status: sdk.ResponseStatus) -> sdk.Response:
+    """The response without its answer."""
+    asked = work.request
+    text = asked.text.model_dump(by_alias=True, exclude_none=True) if asked.text else {}
+    return sdk.Response.model_validate(
+        {
+            "id": work.id,
+            "object": "response",
+            "created_at": work.created,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": asked.metadata or {},
+            "model": work.model,
+            "output": [],
+            "parallel_tool_calls": True,
+            "previous_response_id": asked.previous_response_id,
+            "reasoning": {"effort": None, "summary": None},
+            "service_tier": "default",
+            "store": asked.store is not False,
+            "temperature": work.asked.sampling.temperature,
+            "text": {"format": {"type": "text"}} | text,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_logprobs": asked.top_logprobs or 0,
+            "top_p": work.asked.sampling.top_p,
+            "truncation": "disabled",
+            "usage": None,
+            "user": asked.user,
+        }
+    )
+
+
+def _item(
+    work: _Work, status: str, content: list[sdk.ResponseOutputText]
+) -> sdk.ResponseOutputMessage:
+    return sdk.ResponseOutputMessage.model_validate(
+        {
+            "id": work.item,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": [part.model_dump() for part in content],
+        }
+    )
+
+
+def _part(work: _Work, sample: Sample | None, parts: Service) -> sdk.ResponseOutputText:
+    shown = sample.shown if sample else []
+    return sdk.ResponseOutputText.model_validate(
+        {
+            "type": "output_text",
+            "text": sample.text if sample else "",
+            "annotations": [],
+            "logprobs": _logprobs(work, shown, parts),
+        }
+    )
+
+
+def _logprobs(work: _Work, shown: list[GeneratedToken], parts: Service) -> list[dict[str, Any]]:
+    if LOGPROBS not in (work.request.include or ()):
+        return []
+    return [parts.token_texts.chat(token.token, token.score).model_dump() for token in shown]
+
+
+async def _events(work: _Work, parts: Service) -> AsyncGenerator[BaseModel, None]:
+    """The response as it comes about."""
+    number = -1
+    place: dict[str, Any] = {"output_index": 0}
+    inner = place | {"content_index": 0, "item_id": work.item}
+
+    def event(kind: type[BaseModel], **fields: Any) -> BaseModel:  # noqa: ANN401 - of any event
+        nonlocal number
+        number += 1
+        name = kind.model_fields["type"].annotation.__args__[0]  # pyright: ignore
+        return kind.model_construct(type=name, sequence_number=number, **fields)
+
+    so_far: list[GeneratedToken] = []
+    async with aclosing(generate(parts, work.asked)) as tokens:
+        async for token in tokens:
+            if not so_far:  # not before: until now the request could fail
+                begun = _response(work, "in_progress")
+                yield event(sdk.ResponseCreatedEvent, response=begun)
+                yield event(sdk.ResponseInProgressEvent, response=begun)
+                yield event(
+                    sdk.ResponseOutputItemAddedEvent, item=_item(work, "in_progress", []), **place
+                )
+                yield event(
+                    sdk.ResponseContentPartAddedEvent, part=_part(work, None, parts), **inner
+                )
+            so_far.append(token)
+            shown = [] if token.is_end else [token]
+            logprobs = _logprobs(work, shown, parts)
+            if token.text or logprobs:
+                yield event(
+                    sdk.ResponseTextDeltaEvent, delta=token.text, logprobs=logprobs, **inner
+                )
+    sample = Sample(so_far)
+    whole = _finished(work, sample, parts)
+    part = _part(work, sample, parts)
+    logprobs = _logprobs(work, sample.shown, parts)
+    yield event(
+        sdk.ResponseTextDoneEvent,
+        text=part.text,
+        logprobs=logprobs,
+        **inner,
+    )
+    yield event(sdk.ResponseContentPartDoneEvent, part=part, **inner)
+    yield event(sdk.ResponseOutputItemDoneEvent, item=whole.output[0], **place)
+    last = sdk.ResponseIncompleteEvent if whole.incomplete_details else sdk.ResponseCompletedEvent
+    yield event(last, response=whole)
