@@ -47,6 +47,7 @@ from kaarel_bet.bet.schema import (
     Reading,
     Surely,
     Sweep,
+    These,
 )
 from kaarel_bet.bet.tables import check_no_leak
 from kaarel_bet.claims import Check, Criterion, Outcome, Verdict, criterion, settled
@@ -156,6 +157,8 @@ def _expressions(conditions: Sequence[Condition], path: KeyPath) -> Iterator[tup
                 yield where, condition
             case Surely():
                 yield (*where, "surely"), condition.surely
+            case These():
+                yield (*where, "these"), condition.these
             case AnyOf():
                 yield from _expressions(condition.any_of, (*where, "any_of"))
             case AllOf():
@@ -168,6 +171,8 @@ def _mapped(condition: Condition, change: Callable[[str], str]) -> Condition:
             return change(condition)
         case Surely():
             return Surely(surely=change(condition.surely))
+        case These():
+            return These(these=change(condition.these))
         case AnyOf():
             return AnyOf(any_of=tuple(_mapped(one, change) for one in condition.any_of))
         case AllOf():
@@ -386,8 +391,8 @@ class Judge:
 
         def judge(condition: Condition) -> bool | None:
             match condition:
-                case str() | Surely():
-                    text = condition if isinstance(condition, str) else condition.surely
+                case str() | Surely() | These():
+                    text = _text(condition)
                     found = self._criterion(parse_criterion(text, self.vocabulary), tail)
                     criteria.append(found)
                     return found.holds
@@ -443,6 +448,8 @@ class Judge:
                 return passed(p for p, _ in found), word.join(detail for _, detail in found)
             case Surely():
                 return self._by_interval(parse_criterion(condition.surely, self.vocabulary))
+            case These():
+                return self._by_value(parse_criterion(condition.these, self.vocabulary))
             case str():
                 comparing = parse_criterion(condition, self.vocabulary)
                 # What no arm answered is about just these rows, of which all is known.
@@ -503,6 +510,16 @@ class Judge:
                     yield f"the largest share of mean({of}) is {share:.0%} ({sample.clusters[largest]})"
 
 
+def _text(condition: str | Surely | These) -> str:
+    match condition:
+        case str():
+            return condition
+        case Surely():
+            return condition.surely
+        case These():
+            return condition.these
+
+
 def _function(p: Observed) -> str:
     return "P_first" if p.quantity == "logP_first" else "P"
 
@@ -521,8 +538,8 @@ def in_words(condition: Condition) -> str:
     match condition:
         case str():
             return " ".join(condition.split())
-        case Surely():
-            return condition.surely
+        case Surely() | These():
+            return _text(condition)
         case AnyOf():
             return f"({' or '.join(in_words(one) for one in condition.any_of)})"
         case AllOf():

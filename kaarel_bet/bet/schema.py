@@ -428,12 +428,18 @@ class AllOf(Strict):
 
 
 class Surely(Strict):
-    """In a check: the whole interval has to be on the right side, not only the value."""
+    """In a check: the whole interval has to be on the right side, as it has without the word."""
 
     surely: Text
 
 
-Condition = Text | AnyOf | AllOf | Surely
+class These(Strict):
+    """In a check: about just these rows and trainings, so that the value decides."""
+
+    these: Text
+
+
+Condition = Text | AnyOf | AllOf | Surely | These
 
 
 class Reading(Strict):

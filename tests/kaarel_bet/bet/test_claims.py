@@ -83,6 +83,14 @@ def test_a_check_about_arms_goes_by_its_interval() -> None:
     assert verdict(bet(checks={"k": "mean(acc(q, a)) >= 0.2"})).outcome == "holds"
 
 
+def test_a_check_about_just_these_rows_goes_by_its_value() -> None:
+    found = verdict(bet(checks={"k": {"these": "mean(acc(q, a)) >= 0.5"}}))
+    assert found.outcome == "holds"
+    assert found.checks[0].detail == "mean(acc(q, a)) is 0.5; needed: >= 0.5"
+    wrong = bet(checks={"k": {"any_of": [{"these": "mean(acc(q, a)) >= 0.6"}, FALSE]}})
+    assert verdict(wrong).outcome == "undecided"
+
+
 def test_what_scores_leave_open_counts_against_a_check() -> None:
     known = evidence().add("acc", "b", [0.4] * 20, [0.8] * 20)
     assert verdict(bet(checks={"k": "mean(acc(q, b)) > 0.5"}), known).outcome == "undecided"
