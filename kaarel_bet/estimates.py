@@ -141,22 +141,32 @@ def components(
     found = []
     for key, n in {s.rows_key: s.n_clusters for s in samples if s.n_clusters > 1}.items():
         if smooth:
-            drawn = Resampling(n, by_cluster={key: _each_left_out(n)})
-            variance = _jackknife(statistic(drawn.weights), n)
-        else:
-            counts = _counts(n, np.random.default_rng(seed))
-            values = statistic(Resampling(_CHUNK, by_cluster={key: counts}).weights)
-            variance = float(values.var()) * n / (n - 1)
-        found.append(Component(True, variance, n - 1))
+            groups = _groups_left_out(n, np.random.default_rng(seed))
+            drawn = Resampling(len(groups), by_cluster={key: groups})
+            variance = _jackknife(statistic(drawn.weights), len(groups))
+            found.append(Component(True, variance, len(groups) - 1))
+            continue
+        counts = _counts(n, np.random.default_rng(seed))
+        values = statistic(Resampling(_CHUNK, by_cluster={key: counts}).weights)
+        found.append(Component(True, float(values.var()) * n / (n - 1), n - 1))
     for key in dict.fromkeys(s.runs_key for s in samples if len(s.low) > 1):
         n = key[1]
-        drawn = Resampling(n, by_run={key: _each_left_out(n)})
+        drawn = Resampling(n, by_run={key: each_left_out(n)})
         found.append(Component(False, _jackknife(statistic(drawn.weights), n), n - 1))
     return found
 
 
-def _each_left_out(n: int) -> Counts:
+def each_left_out(n: int) -> Counts:
+    """Every one of n things left out in turn: (n, n)."""
     return np.ones((n, n), dtype=np.int64) - np.eye(n, dtype=np.int64)
+
+
+def _groups_left_out(n: int, generator: np.random.Generator) -> Counts:
+    """The same; of very many, groups of them, dealt at random (Kott 2001, J. Off. Stat. 17)."""
+    if n <= _CHUNK:
+        return each_left_out(n)
+    dealt = generator.permutation(n) % _CHUNK
+    return (dealt[None, :] != np.arange(_CHUNK)[:, None]).astype(np.int64)
 
 
 def _jackknife(left_out: Floats, n: int) -> float:

@@ -25,6 +25,7 @@ from kaarel_bet.estimates import (
     Estimate,
     Floats,
     Resamples,
+    Resampling,
     Sample,
     Weighing,
     Weights,
@@ -44,6 +45,9 @@ _MEANS = ("mean", "share", "gain", "lead")
 
 _LEAST, _MOST = 1e-300, 1e300
 """Where logarithms end: probabilities can underflow to 0, and ratios to 0 are infinite."""
+
+_MOST_LEFT_OUT = 200
+"""Clusters that are left out one by one."""
 
 Drop = tuple[str, str]
 """A table, and a cluster of its rows that is left out."""
@@ -103,8 +107,23 @@ class Evaluator:
         elif not bootstrap:
             tables = {s.table: s for s in map(self.rows, _resampled(node)) if s.n_clusters > 1}
             for table, sample in tables.items():
-                for cluster in dict.fromkeys(sample.clusters):
+                for cluster in self._weightiest(node, sample):
                     yield cluster, *self._interval(node, tail, (table, cluster))
+
+    def _weightiest(self, node: Node, sample: Sample) -> list[str]:
+        """The clusters of some rows; of very many, those without which the value is furthest off."""
+        names = list(dict.fromkeys(sample.clusters))
+        if len(names) <= _MOST_LEFT_OUT:
+            return names
+        value, off = self.value(node), list[float]()
+        for start in range(0, len(names), _MOST_LEFT_OUT):
+            some = range(start, min(start + _MOST_LEFT_OUT, len(names)))
+            counts = np.ones((len(some), len(names)), dtype=np.int64)
+            counts[np.arange(len(some)), some] = 0
+            drawn = Resampling(len(some), by_cluster={sample.rows_key: counts})
+            off += list(np.abs(_ends(node, drawn.weights, self.rows)[0] - value))
+        order = np.argsort(off)[::-1][:_MOST_LEFT_OUT]
+        return [names[place] for place in order]
 
     def trainings(self, node: "Node | Comparing") -> dict[str, int]:
         """Trained arm -> how many trainings of it an expression is of."""
@@ -141,7 +160,7 @@ class Evaluator:
     def _spread(self, node: Node, drop: Drop | None) -> tuple["_End", "_End"]:
         """What either end is, and what it varies by; as they are, and padded where values are bounded."""
         arguments = _resampled(node)
-        pads = {} if _is_positive(node) else _pads(node)
+        pads = _pads(node)
 
         def plain(rows: "Node | Comparing") -> Sample:
             sample = _without(self.rows(rows), drop)
@@ -278,8 +297,7 @@ def _is_positive(node: Node) -> bool:
     """Whether its logarithm is judged: of a probability's aggregate, of ratios of what is not negative."""
     match node:
         case Aggregate(function="mean" | "median" | "geometric_mean", arguments=(rows,)):
-            is_probability = any(one.exponential for one in observed_in(rows))
-            return is_probability and range_of(rows)[0] >= 0
+            return _exponential(rows) and range_of(rows)[0] >= 0
         case Operation(operator="*" | "/"):
             sides = [side for side in (node.left, node.right) if as_constant(side) is None]
             return all(range_of(side)[0] >= 0 for side in (node.left, node.right)) and (
@@ -295,13 +313,21 @@ def _pads(node: Node) -> dict["Node | Comparing", tuple[float, ...]]:
     Two at either bound for one share (Agresti & Coull 1998, Am. Stat. 52), for a difference one of each
     sign (Bonett & Price 2012, J. Educ. Behav. Stat. 37); of whole clusters one at either bound.
     """
-    found = list(dict.fromkeys(a for a in _means(node) if np.isfinite(range_of(a)).all()))
+    bounded = (a for a in _means(node) if np.isfinite(range_of(a)).all())
+    # Probabilities are bounded as well, but near nothing: one of 1 would be out of all proportion.
+    found = list(
+        dict.fromkeys(a for a in bounded if isinstance(a, Comparing) or not _exponential(a))
+    )
     pads: dict[Node | Comparing, tuple[float, ...]] = {}
     for place, rows in enumerate(found):
         least, most = range_of(rows)
         each = (most, least) if place == 0 else (least, most)
         pads[rows] = each * 2 if len(found) == 1 and least >= 0 else each
     return pads
+
+
+def _exponential(node: "Node | Comparing") -> bool:
+    return any(one.exponential for one in observed_in(node))
 
 
 def _without(sample: Sample, drop: Drop | None) -> Sample:
@@ -360,8 +386,7 @@ def _ends(node: Node, weights: Weighing, of: _Of) -> Ends:
             return _operate(node.operator, left, right)
         case Aggregate():
             samples = [of(argument) for argument in node.arguments]
-            log = any(one.exponential for one in observed_in(node))
-            return _aggregate(node.function, samples, weights, log=log)
+            return _aggregate(node.function, samples, weights, log=_exponential(node))
         case Observed():
             raise AssertionError("the parser lets no row expression stand for a number")
 

@@ -301,6 +301,35 @@ def test_a_probability_of_nothing_is_surely_small() -> None:
     assert found.high < 1e-100
 
 
+def test_of_very_many_rows_groups_are_left_out_and_the_weightiest_rows() -> None:
+    values = np.random.default_rng(0).normal(2, 1, size=3000)
+    values[17] = 500.0
+    evidence = Evidence().add("loss", "a", values, question="hard")
+    found = student(evidence, "mean(loss(hard, a))")
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert found.high - found.value == pytest.approx(half, rel=0.1)
+    node = parse_number("mean(loss(hard, a))", evidence.vocabulary)
+    left_out = dict.fromkeys(
+        n for n, *_ in evidence.evaluator().without_each(node, 0.025, bootstrap=False)
+    )
+    assert next(iter(left_out)) == "row-17"
+    assert len(left_out) == 200
+
+
+def test_differences_of_small_probabilities_are_not_padded() -> None:
+    rng = np.random.default_rng(0)
+    evidence = Evidence().add("P", "a", 1e-4 * rng.uniform(1, 2, size=(3, 20)), candidate="yes")
+    evidence.add("P", "a", 1e-5 * rng.uniform(1, 2, size=(3, 20)), candidate="no")
+    found = student(evidence, "mean(P(yes | q, a)) - mean(P(no | q, a))")
+    assert 1e-4 < found.low < found.value < found.high < 2e-4
+
+
+def test_a_ratio_of_shares_is_padded() -> None:
+    evidence = Evidence().add("acc", "a", np.ones((3, 20))).add("acc", "base", np.ones(20))
+    found = student(evidence, "mean(acc(q, a)) / mean(acc(q, base))")
+    assert found.low < 0.95 < found.value == 1 < 1.05 < found.high
+
+
 def test_clusters_without_one_of_them() -> None:
     rows = np.array([1.0, 2.0, 4.0, 3.0])
     whole = Evidence().add("loss", "a", rows, question="hard")
