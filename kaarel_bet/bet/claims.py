@@ -270,6 +270,10 @@ class Judge:
         """The value and interval of an expression by itself. Raises ExpressionError."""
         return self._estimate(parse_number(expression, self.vocabulary), self.rate / 2)
 
+    def value(self, expression: str) -> float:
+        """That of an expression. Raises ExpressionError."""
+        return self.evaluator.value(parse_number(expression, self.vocabulary))
+
     def verdicts(self) -> tuple[Verdict, ...]:
         """What became of every claim."""
         checks = {name: self._check(name, check) for name, check in self._checks().items()}

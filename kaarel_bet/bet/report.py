@@ -3,11 +3,12 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.observations import Question
 from kaarel_bet.bet.planning import SUPPOSED, detectable
-from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, mean, run_label
+from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, Run, mean, run_label
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
 from kaarel_bet.claims import Outcome
@@ -45,10 +46,9 @@ _Column = tuple[str, str]
 """A quantity and, of probabilities, the candidate."""
 
 _PROBABILITIES = (
-    "Means over rows of the probability that the reply begins with the whole answer (nothing that would "
-    "follow is scored, nor that nothing follows). In the figure one point is one row of one training, on "
-    "a log scale; the bar is the median. Where few rows carry a mean, its interval covers less than it "
-    "says."
+    " over rows of the probability that the reply begins with the whole answer (nothing that would follow "
+    "is scored, nor that nothing follows). In the figure one point is one row of one training, on a log "
+    "scale; the bar is the median. Where few rows carry a mean, its interval covers less than it says."
 )
 _GRADES = (
     "Means over rows, samples and trainings, with their intervals. In the figure one point is one row of "
@@ -72,7 +72,8 @@ def _probabilities(seen: Evidence) -> Iterator[Section]:
         label = "probability of the answer"
         figure = PointFigure(f"probabilities-{name}", label, panels, lines if named else {})
         content = _content(seen, pairs, columns, figure)
-        yield Section(f"Probability of each answer{of}", _PROBABILITIES, content)
+        text = f"{_aggregate(seen).capitalize()}s{_PROBABILITIES}"
+        yield Section(f"Probability of each answer{of}", text, content)
 
 
 def _grades(seen: Evidence) -> Iterator[Section]:
@@ -119,7 +120,7 @@ def _content(
     headings = [c or q for q, c in columns]
     rows = [(*seen.labels(p), *(_cell(seen, p, column) for column in columns)) for p in pairs]
     by_run = [
-        (*seen.labels(pair), run_label(runs[0]), *(f"{mean([run]):.2g}" for run in runs))
+        (*seen.labels(pair), run_label(runs[0]), *(f"{_of_run(seen, run):.2g}" for run in runs))
         for pair in pairs
         for runs in zip(*(seen.runs(q, pair, c) for q, c in columns), strict=True)
     ]
@@ -128,10 +129,23 @@ def _content(
     return [table, figure, *further * (len(by_run) > len(pairs))]
 
 
+def _aggregate(seen: Evidence) -> str:
+    """What probabilities are shown by: what the claims aggregate them with."""
+    criteria = "".join(str(claim.criteria) for claim in seen.bet.claims.values())
+    return "median" if "median(P" in criteria else "mean"
+
+
+def _of_run(seen: Evidence, run: Run) -> float:
+    if run[0].candidate and _aggregate(seen) == "median":
+        return median(math.exp((one.low + one.high) / 2) for one in run)
+    return mean([run])
+
+
 def _cell(seen: Evidence, pair: Pair, column: _Column) -> str:
     quantity, candidate = column
     if candidate:
-        return f"{mean(seen.runs(quantity, pair, candidate)):.2g}"
+        of = f"{_aggregate(seen)}(P({candidate} | {pair[1]}, {pair[0]}))"
+        return f"{seen.judge.value(of):.2g}"
     found = seen.estimate(pair, quantity)
     return f"{found.value:.2g} ({found.low:.2g} to {found.high:.2g})"
 
