@@ -40,7 +40,7 @@ from kaarel_bet.estimates import (
 _JUST_THESE = ("least", "greatest")
 """Aggregates that are about just these rows, so that there is nothing to resample."""
 
-_MEANS = ("mean", "share", "gain", "lead")
+_MEANS = ("mean", "share", "gain", "lead", "ahead")
 
 
 _LEAST, _MOST = 1e-300, 1e300
@@ -87,6 +87,8 @@ class Evaluator:
         """Of its interval, and whether that is of its logarithm."""
         if not _resampled(node):
             return 0.0, False
+        if leads := _leads(node):
+            return max(self.half_width(lead, tail)[0] for lead in leads), False
         low, high = self._spread(node, None)
         return (low.distance(tail, -1) + high.distance(tail, 1)) / 2, _is_positive(node)
 
@@ -145,6 +147,9 @@ class Evaluator:
     def _interval(self, node: Node, tail: float, drop: Drop | None = None) -> tuple[float, float]:
         if not _resampled(node):
             return self.bounds(node)
+        if leads := _leads(node):
+            ends = [self._interval(lead, tail, drop) for lead in leads]
+            return min(low for low, _ in ends), min(high for _, high in ends)
         if (node, drop) not in self._spreads:
             self._spreads[node, drop] = self._spread(node, drop)
         low, high = self._spreads[node, drop]
@@ -307,6 +312,19 @@ def _is_positive(node: Node) -> bool:
             return False
 
 
+def _leads(node: Node) -> list[Node]:
+    """The smooth leads, over either prompt, of which `lead` is the lesser.
+
+    Near a tie the better of two has no variance that could be told from one of them; the ends of both are
+    right, so the lesser of each is.
+    """
+    match node:
+        case Aggregate(function="lead", arguments=(a, b, c)):
+            return [Aggregate("ahead", (a, b, c)), Aggregate("ahead", (a, c, c))]
+        case _:
+            return []
+
+
 def _pads(node: Node) -> dict["Node | Comparing", tuple[float, ...]]:
     """Rows to add where means are of bounded values, so that rows that never differ are not taken as sure.
 
@@ -399,13 +417,16 @@ def _aggregate(function: str, samples: list[Sample], weights: Weighing, *, log: 
             ends if asked is None else ends[asked] for ends in (samples[0].low, samples[0].high)
         ]
         return np.array([pick(found[0])]), np.array([pick(found[1])])
-    if function in ("gain", "lead"):
+    if function in ("gain", "lead", "ahead"):
         means = [_mean(sample, weights(sample)) for sample in samples]
         # At least half a row: where nothing is left to gain, shares of it are not numbers.
         least = 0.5 / samples[0].low.shape[1]
         if function == "gain":
             return _gain(means[0], means[1], least)
-        return _lead(means[0], means[1], means[2], least)
+        b = means[1]
+        if function == "lead":
+            b = np.maximum(b[0], means[2][0]), np.maximum(b[1], means[2][1])
+        return _ahead(means[0], b, means[2], least)
     (sample,) = samples
     by, asked = weights(sample), sample.asked
     if function == "median":
@@ -434,9 +455,9 @@ def _gain(a: Ends, b: Ends, least: float) -> Ends:
     return gain(a[0], b[1]), gain(a[1], b[0])
 
 
-def _lead(a: Ends, b: Ends, c: Ends, least: float) -> Ends:
-    """(a - max(b, c)) / (1 - c); above and below the line apart, as it is not monotone in c."""
-    ahead = a[0] - np.maximum(b[1], c[1]), a[1] - np.maximum(b[0], c[0])
+def _ahead(a: Ends, b: Ends, c: Ends, least: float) -> Ends:
+    """(a - b) / (1 - c); above and below the line apart, as `lead` is not monotone in c."""
+    ahead = a[0] - b[1], a[1] - b[0]
     return _divide(ahead, (np.maximum(1 - c[1], least), np.maximum(1 - c[0], least)))
 
 
@@ -492,7 +513,7 @@ def range_of(node: "Node | Comparing") -> Range:
             return node.range
         case Comparing():
             return SHARE
-        case Aggregate(function="gain" | "lead"):
+        case Aggregate(function="gain" | "lead" | "ahead"):
             return -np.inf, 1.0
         case Aggregate():
             return range_of(node.arguments[0])

@@ -281,6 +281,21 @@ def test_probabilities_and_their_ratios_are_judged_on_their_logarithms() -> None
         assert math.log(found.high) == pytest.approx(min(-8 + half, math.inf))
 
 
+def test_a_lead_knows_how_uncertain_either_prompt_is() -> None:
+    rng = np.random.default_rng(0)
+    coins = (rng.random((5, 60)) < 0.75).astype(np.float64)
+    shots = (rng.random((5, 60)) < np.array([[0.2], [0.3], [0.45], [0.55], [0.6]])).astype(
+        np.float64
+    )
+    evidence = Evidence().add("acc", "a", coins).add("acc", "base", [1.0, 0.0] * 30)
+    evidence.add("acc", "base", shots, question="few.shots")
+    found = student(evidence, "lead(acc(q, a), acc(few.shots, base), acc(q, base))")
+    alone = student(evidence, "gain(acc(q, a), acc(q, base))")
+    assert found.value == pytest.approx(alone.value)  # zero-shot is the better on the average
+    assert found.low < alone.low - 0.03  # but few-shot prompting may be
+    assert found.high <= alone.high + 1e-9
+
+
 def test_of_one_question_the_trainings_are_what_varies() -> None:
     evidence = Evidence().add("acc", "a", [[1.0], [1.0], [1.0], [0.0]])
     alone = Evidence().add("acc", "a", [1.0, 1.0, 1.0, 0.0])
