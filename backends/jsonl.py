@@ -60,6 +60,11 @@ def parse_line(line: str, kind: TypeAdapter[Record], *, where: str) -> Record:
         raise DataError(f"{where}: {explain(error)}") from error
 
 
+def lines(records: Iterable[BaseModel]) -> str:
+    """The records as a file's text."""
+    return "".join(dumps(record) + "\n" for record in records)
+
+
 class AppendOnlyFile:
     """A JSONL file that is written record by record and survives being killed at any moment.
 
@@ -80,7 +85,7 @@ class AppendOnlyFile:
     def append(self, records: Iterable[BaseModel]) -> None:
         """Writes the records and returns once they are on disk; a failed write leaves none of them."""
         start = self._file.seek(0, os.SEEK_END)
-        rest = memoryview("".join(dumps(r) + "\n" for r in records).encode())
+        rest = memoryview(lines(records).encode())
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]

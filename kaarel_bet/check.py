@@ -5,6 +5,7 @@ kaarel-bet check [NAME|FILE] writes nothing into the run and trains nothing. All
 
 import itertools
 import json
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,13 @@ from pathlib import Path
 from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, TrainingExample
 from backends.errors import DataError
 from backends.interface import Backend, Estimate, FineTuneJob
-from backends.jsonl import dumps
 from kaarel_bet.bet.arms import variants
 from kaarel_bet.bet.claims import Judge, in_words
 from kaarel_bet.bet.observations import Vocabulary
 from kaarel_bet.bet.planning import SUPPOSED, detectable, structure
 from kaarel_bet.bet.schema import Bet, BetBase, NoLeak
 from kaarel_bet.experiments.interface import Arm, Design, Evaluation
+from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 
 _BEGINNING, _END = 600, 200
@@ -82,30 +83,28 @@ class _Plan:
         """What each fine-tune takes; its data is checked. Raises as `Backend.estimate`."""
         with tempfile.TemporaryDirectory() as directory:
             try:
+                run = RunDirectory(Path(directory))
                 return [
-                    self.backend(arm).estimate(self._job(arm, Path(directory)))
+                    self.backend(arm).estimate(self._job(arm, run))
                     for arm in self.design.arms
                     if arm.training
                 ]
             except DataError as error:  # by the name that the file has in a run
-                raise DataError(str(error).replace(directory, "data")) from error
+                raise DataError(str(error).replace(f"{directory}{os.sep}", "")) from error
 
-    def _job(self, arm: Arm, directory: Path) -> FineTuneJob:
-        training = arm.training
+    def _job(self, arm: Arm, run: RunDirectory) -> FineTuneJob:
+        training, files = arm.training, run.write_arm(arm)
         assert training is not None
+        assert files.training_file is not None
         return FineTuneJob(
             run_id="check",
             name=arm.name,
-            training_file=_written(directory / f"train-{arm.name}.jsonl", training.examples),
-            validation_file=_written(
-                directory / f"validation-{arm.name}.jsonl", training.validation
-            )
-            if training.validation
-            else None,
+            training_file=run.path / files.training_file,
+            validation_file=run.path / files.validation_file if files.validation_file else None,
             loss_on=training.loss_on,
             seed=self.session.settings.general.seed + training.seed,
             starts_from=None,
-            output=directory / arm.name,
+            output=run.model_path(arm.name),
         )
 
     def asking(self) -> dict[str, Estimate]:
@@ -125,11 +124,6 @@ class _Plan:
                 ]
                 known[backend] = backend.estimate(queries)
         return [known[backend] for backend in backends]
-
-
-def _written(path: Path, examples: Sequence[TrainingExample]) -> Path:
-    path.write_text("".join(dumps(example) + "\n" for example in examples), encoding="utf-8")
-    return path
 
 
 # --- what is shown -------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from backends.data import (
     TRAINING_EXAMPLE,
     GenerationQuery,
     GenerationResult,
-    Query,
     ScoringQuery,
     ScoringResult,
     SearchQuery,
@@ -30,7 +29,7 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError, RunDirectoryError, SettingsError
-from backends.jsonl import AppendOnlyFile, dumps, read_jsonl
+from backends.jsonl import AppendOnlyFile, lines, read_jsonl
 from backends.schema import Strict, explain
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.content import Section, Table
@@ -49,11 +48,6 @@ _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "scoring": TypeAdapter(ScoringResult),
     "generation": TypeAdapter(GenerationResult),
     "search": TypeAdapter(SearchResult),
-}
-_KINDS: dict[type[Query], Kind] = {
-    ScoringQuery: "scoring",
-    GenerationQuery: "generation",
-    SearchQuery: "search",
 }
 _ROW = TypeAdapter(dict[str, Any])
 
@@ -220,48 +214,24 @@ class RunDirectory:
     def write_arm(self, arm: Arm) -> ArmEntry:
         """Writes an arm's data files."""
         training = arm.training
-        files: dict[str, str | None] = {"training_file": None, "validation_file": None}
-        if training:
-            file = f"data/train-{arm.name}.jsonl"
-            files["training_file"] = self._write_records(file, training.examples)
-        if training and training.validation:
-            file = f"data/validation-{arm.name}.jsonl"
-            files["validation_file"] = self._write_records(file, training.validation)
-        return ArmEntry(
-            name=arm.name,
-            arm=arm.arm,
-            replicate=arm.replicate,
-            role=arm.role,
-            description=arm.description,
-            training_file=files["training_file"],
-            validation_file=files["validation_file"],
-            loss_on=training.loss_on if training else None,
-            starts_from=training.starts_from if training else None,
-            seed=training.seed if training else 0,
-            settings=dict(training.settings) if training else {},
-        )
+        if training is None:
+            return arm.entry()
+        file = self._write_records(f"data/train-{arm.name}.jsonl", training.examples)
+        if not training.validation:
+            return arm.entry(file)
+        further = self._write_records(f"data/validation-{arm.name}.jsonl", training.validation)
+        return arm.entry(file, further)
 
     def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
         """Writes an evaluation's queries."""
         file = f"data/queries-{evaluation.name}.jsonl"
-        return EvaluationEntry(
-            name=evaluation.name,
-            question=evaluation.question,
-            replicate=evaluation.replicate,
-            draw=evaluation.draw,
-            description=evaluation.description,
-            kind=_KINDS[type(evaluation.queries[0])],
-            arms=tuple(evaluation.arms),
-            table=evaluation.table,
-            queries_file=self._write_records(file, evaluation.queries),
-            n_queries=len(evaluation.queries),
-        )
+        return evaluation.entry(self._write_records(file, evaluation.queries))
 
     def write_table(self, name: str, rows: Sequence[Row]) -> str:
         """Writes the rows that prompts were made of."""
         file = f"data/tables/{name}.jsonl"
-        lines = (json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-        write_text(self.path / file, "".join(lines))
+        text = (json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.path / file, "".join(text))
         return file
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -346,7 +316,7 @@ class RunDirectory:
         return path
 
     def _write_records(self, file: str, records: Sequence[BaseModel]) -> str:
-        write_text(self.path / file, "".join(dumps(record) + "\n" for record in records))
+        write_text(self.path / file, lines(records))
         return file
 
     # --- models --------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ best is chosen by one claim and then decided anew: on rows and trainings that di
 intervals widened for all that were tried.
 """
 
-import fnmatch
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,14 +55,13 @@ def sweep(open_session: Open) -> Session:
         )
     chosen_on = _held_out(spec, name, "first")
     settings = list(_settings(spec, session))
-    sessions = [
-        open_session((*one.assignments, *chosen_on)) for one in settings
-    ]  # all are checked first
+    for one in settings:  # all are checked before any is begun
+        open_session((*one.assignments, *chosen_on))
     results = Path(session.settings.general.results_dir)
     with _Alone(results / f".sweep-{name}.lock", session.console):
         rows, margins = [], list[float]()
-        for place, (one, of) in enumerate(zip(settings, sessions, strict=True), start=1):
-            # Opened anew: with other settings done, a run may be there by now.
+        for place, one in enumerate(settings, start=1):
+            # Opened anew: who waited finds the runs that another process has made.
             of = open_session((*one.assignments, *chosen_on))
             of.say(f"sweep, {place} of {len(settings)}: {one.words}")
             test(of)
@@ -103,10 +101,9 @@ def _expanded(path: str, data: Mapping[str, Any]) -> list[str]:
     inside: Any = data
     for key in before.split("."):
         inside = inside.get(key) if isinstance(inside, Mapping) else None
-    keys = fnmatch.filter(inside, "*") if isinstance(inside, Mapping) else []
-    if not keys:
+    if not isinstance(inside, Mapping) or not inside:
         raise SettingsError(f"sweep.settings: {path}: nothing stands below {before}")
-    return [f"{before}.{key}.{after}" for key in keys]
+    return [f"{before}.{key}.{after}" for key in inside]
 
 
 def _held_out(spec: Sweep, name: str, side: str) -> list[str]:

@@ -25,7 +25,7 @@ from kaarel_bet.bet.prompts import (
 )
 from kaarel_bet.bet.schema import Bet, Draw, Each, Shuffle, TrainingSet, Value
 from kaarel_bet.bet.splits import UNGROUPED, stratified_order
-from kaarel_bet.experiments.interface import BASE, Arm, Row, Training
+from kaarel_bet.experiments.interface import BASE, Arm, Row, Training, of_replicate
 
 TRANSFORMS: dict[str, Callable[[str], str]] = {"upper_case": str.upper, "lower_case": str.lower}
 
@@ -181,18 +181,17 @@ class Trainer:
             of += rows
             words = f", {one.each.column} {rows[0][one.each.column]}" if one.each else words
         tables = " and ".join(dict.fromkeys(one.rows for one in variant.sets))
-        # More replicates leave the names of those there are.
-        suffix = "" if replicate == 1 else f"-{replicate}"
         training = Training(
             examples,
             loss_on=entry.loss_on or self.bet.loss_on,
-            starts_from=entry.starts_from and entry.starts_from + suffix,
+            starts_from=entry.starts_from and of_replicate(entry.starts_from, replicate),
             seed=replicate - 1,
             settings=entry.settings,
         )
         said = f"fine-tuned on {len(examples)} examples of {tables}{words}{_learned(variant.sets)}"
         said = entry.description or said
-        return Trained(Arm(name + suffix, said, training, name, replicate, entry.role), of)
+        model = of_replicate(name, replicate)
+        return Trained(Arm(model, said, training, name, replicate, entry.role), of)
 
     def _rows(self, one: TrainingSet, where: str, replicate: int, number: int) -> list[Row]:
         """In training order. None of them if fewer than `number` values of `each` have rows enough."""

@@ -150,9 +150,7 @@ class Evaluator:
         if leads := _leads(node):
             ends = [self._interval(lead, tail, drop) for lead in leads]
             return min(low for low, _ in ends), min(high for _, high in ends)
-        if (node, drop) not in self._spreads:
-            self._spreads[node, drop] = self._spread(node, drop)
-        low, high = self._spreads[node, drop]
+        low, high = self._spread(node, drop)
         unit = math.exp if _is_positive(node) else float
         least, most = range_of(node)
         # An end that isn't finite says nothing: a score has no bound, or nothing tells the variance.
@@ -163,6 +161,11 @@ class Evaluator:
         )
 
     def _spread(self, node: Node, drop: Drop | None) -> tuple["_End", "_End"]:
+        if (node, drop) not in self._spreads:
+            self._spreads[node, drop] = self._make_spread(node, drop)
+        return self._spreads[node, drop]
+
+    def _make_spread(self, node: Node, drop: Drop | None) -> tuple["_End", "_End"]:
         """What either end is, and what it varies by; as they are, and padded where values are bounded."""
         arguments = _resampled(node)
         pads = _pads(node)

@@ -23,7 +23,7 @@ from kaarel_bet.bet.prompts import (
     unknown,
 )
 from kaarel_bet.bet.schema import Bet
-from kaarel_bet.experiments.interface import BASE, Evaluation, Row, Tokenize
+from kaarel_bet.experiments.interface import BASE, Evaluation, Row, Tokenize, of_replicate
 
 TRAINED_ON = "trained_on"
 """What `rows` is for an evaluation that asks every trained arm its own rows."""
@@ -211,7 +211,7 @@ class Asker:
         words += f" after {spec.examples.n} examples" if spec.examples else ""
         table = asked.tables[0] if len(asked.tables) == 1 else None
         for draw in range(1, (spec.examples.draws if spec.examples else 1) + 1):
-            name = asked.name + (f"-{replicate}" if replicate not in (None, 1) else "")
+            name = of_replicate(asked.name, replicate or 1)
             name += f"-draw-{draw}" if draw > 1 else ""
             queries: list[Any] = [
                 self._query(asked, row, place, examples)

@@ -24,7 +24,6 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.evaluation import range_of
 from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
 from kaarel_bet.experiments.interface import Answers, Asked, Design, Evaluation, Experiment
-from kaarel_bet.manifest import ArmEntry, EvaluationEntry
 
 ROWS, TRAININGS, REST = 2.0, 0.5, 0.3
 """Supposed standard deviations of log-probabilities, in nats; of losses a quarter of each."""
@@ -118,46 +117,18 @@ def _made_up(
 
 def structure(experiment: Experiment, design: Design) -> Observations:
     """What there will be observations of; their values mean nothing."""
-    entries = {
-        arm.name: ArmEntry(
-            name=arm.name,
-            arm=arm.arm,
-            replicate=arm.replicate,
-            description="",
-            training_file=None,
-            validation_file=None,
-            loss_on=None,
-            starts_from=None,
-        )
-        for arm in design.arms
-    }
+    entries = {arm.name: arm.entry() for arm in design.arms}
 
     def asked(evaluations: Sequence[Evaluation]) -> Iterator[Asked]:
         for one in evaluations:
-            entry = EvaluationEntry(
-                name=one.name,
-                question=one.question,
-                replicate=one.replicate,
-                draw=one.draw,
-                description="",
-                kind=_kind(one.queries[0]),
-                arms=tuple(one.arms),
-                table=one.table,
-                queries_file="",
-                n_queries=len(one.queries),
-            )
+            results = [_nothing(query) for query in one.queries]
             for name in one.arms:
-                yield Asked(entries[name], entry, [_nothing(query) for query in one.queries])
+                yield Asked(entries[name], one.entry(), results)
 
     first = tuple(asked(design.evaluations))
     further = experiment.follow_ups(Answers(first, design.tables))
     answers = Answers((*first, *asked(further)), design.tables)
     return Observations(experiment.observe(answers))
-
-
-def _kind(query: Any) -> Any:  # noqa: ANN401
-    kinds = {ScoringQuery: "scoring", GenerationQuery: "generation"}
-    return kinds.get(type(query), "search")
 
 
 def _nothing(query: Any) -> Any:  # noqa: ANN401

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.data import GenerationQuery, ScoringQuery, SearchQuery, TrainingExample
+from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, TrainingExample
 from backends.interface import LossOn
 from kaarel_bet.bet.observations import BASE as BASE
 from kaarel_bet.bet.observations import Observation, Vocabulary
 from kaarel_bet.bet.schema import BetBase
 from kaarel_bet.content import Section
-from kaarel_bet.manifest import ArmEntry, EvaluationEntry
+from kaarel_bet.manifest import ArmEntry, EvaluationEntry, Kind
 
 if TYPE_CHECKING:  # it reads tables, which are of rows as they are here
     from kaarel_bet.bet.claims import Judge
@@ -54,6 +54,37 @@ class Arm:
     replicate: int = 1
     role: str = "treatment"
 
+    def entry(
+        self, training_file: str | None = None, validation_file: str | None = None
+    ) -> ArmEntry:
+        """As the manifest has it, with its data in these files."""
+        training = self.training
+        return ArmEntry(
+            name=self.name,
+            arm=self.arm,
+            replicate=self.replicate,
+            role=self.role,
+            description=self.description,
+            training_file=training_file,
+            validation_file=validation_file,
+            loss_on=training.loss_on if training else None,
+            starts_from=training.starts_from if training else None,
+            seed=training.seed if training else 0,
+            settings=dict(training.settings) if training else {},
+        )
+
+
+def of_replicate(name: str, replicate: int) -> str:
+    """Of a model or evaluation: more replicates leave the names of those there are."""
+    return name if replicate == 1 else f"{name}-{replicate}"
+
+
+_KINDS: dict[type[Query], Kind] = {
+    ScoringQuery: "scoring",
+    GenerationQuery: "generation",
+    SearchQuery: "search",
+}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -71,6 +102,21 @@ class Evaluation:
     replicate: int | None = None
     draw: int = 1
     table: str | None = None
+
+    def entry(self, queries_file: str = "") -> EvaluationEntry:
+        """As the manifest has it, with its queries in this file."""
+        return EvaluationEntry(
+            name=self.name,
+            question=self.question,
+            replicate=self.replicate,
+            draw=self.draw,
+            description=self.description,
+            kind=_KINDS[type(self.queries[0])],
+            arms=tuple(self.arms),
+            table=self.table,
+            queries_file=queries_file,
+            n_queries=len(self.queries),
+        )
 
 
 @dataclass(frozen=True)

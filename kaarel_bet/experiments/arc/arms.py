@@ -26,7 +26,7 @@ from kaarel_bet.experiments.arc.prompts import (
     training_examples,
 )
 from kaarel_bet.experiments.arc.settings import ArcBet, AugmentationSettings
-from kaarel_bet.experiments.interface import BASE, Arm, Evaluation, Row, Training
+from kaarel_bet.experiments.interface import BASE, Arm, Evaluation, Row, Training, of_replicate
 
 PLAIN = "train_plain"
 AUGMENTED = "train_augmented"
@@ -109,7 +109,7 @@ def _trained(
     """
 
     def named(model: str) -> str:
-        return _of_training(model, replicate)
+        return of_replicate(model, replicate)
 
     validation, others = made.once(sets["other"]), made.once(sets["train"])
     augmented = made.augmented(named(AUGMENTED), sets["train"])
@@ -140,11 +140,6 @@ def _trained(
         if examples:
             training = Training(examples, starts_from=named(AUGMENTED), seed=seed)
             yield Arm(named(model), _DESCRIPTIONS[TEST_TIME], training, TEST_TIME, replicate)
-
-
-def _of_training(model: str, replicate: int) -> str:
-    """The name of a model's training: more trainings leave the names of those there are."""
-    return model if replicate == 1 else f"{model}-{replicate}"
 
 
 def _test_time_model(task: str) -> str:
@@ -247,7 +242,7 @@ class Asker:
         by_name = {arm.name: arm for arm in arms}
         for task, own in itertools.groupby(items["test"] if alone else (), lambda i: i.task.id):
             names = [
-                _of_training(_test_time_model(task), n) for _, n in models([TEST_TIME], self.bet)
+                of_replicate(_test_time_model(task), n) for _, n in models([TEST_TIME], self.bet)
             ]
             trained = [by_name[name] for name in names if name in by_name]
             if trained:

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from backends.data import GenerationQuery, ScoringQuery
 from kaarel_bet.bet.source import Assignment, load_bet
 from kaarel_bet.experiments import open_experiment
-from kaarel_bet.experiments.interface import Answers, Asked, Design, Evaluation, Experiment
-from kaarel_bet.manifest import ArmEntry, EvaluationEntry
+from kaarel_bet.experiments.interface import Answers, Asked, Design, Experiment
 
 
 def tokenize(text: str) -> tuple[int, ...]:
@@ -23,20 +21,7 @@ def shipped(name: str, *assignments: str) -> Experiment:
 
 def answered(design: Design, answer: Callable[..., Any]) -> Answers:
     """Every query answered by `answer(query, arm, replicate, question, draw)`."""
-    entries = {
-        arm.name: ArmEntry(
-            name=arm.name,
-            arm=arm.arm,
-            replicate=arm.replicate,
-            role=arm.role,
-            description=arm.description,
-            training_file=None,
-            validation_file=None,
-            loss_on=None,
-            starts_from=None,
-        )
-        for arm in design.arms
-    }
+    entries = {arm.name: arm.entry() for arm in design.arms}
     asked = []
     for evaluation in design.evaluations:
         for name in evaluation.arms:
@@ -46,21 +31,5 @@ def answered(design: Design, answer: Callable[..., Any]) -> Answers:
                 answer(query, arm.arm, replicate, evaluation.question, evaluation.draw)
                 for query in evaluation.queries
             ]
-            asked.append(Asked(arm, _entry(evaluation), results))
+            asked.append(Asked(arm, evaluation.entry(), results))
     return Answers(asked, design.tables)
-
-
-def _entry(evaluation: Evaluation) -> EvaluationEntry:
-    kinds = {ScoringQuery: "scoring", GenerationQuery: "generation"}
-    return EvaluationEntry(
-        name=evaluation.name,
-        question=evaluation.question,
-        replicate=evaluation.replicate,
-        draw=evaluation.draw,
-        description=evaluation.description,
-        kind=kinds.get(type(evaluation.queries[0]), "search"),  # pyright: ignore[reportArgumentType]
-        arms=tuple(evaluation.arms),
-        table=evaluation.table,
-        queries_file="-",
-        n_queries=len(evaluation.queries),
-    )

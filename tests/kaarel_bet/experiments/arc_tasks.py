@@ -32,8 +32,7 @@ from kaarel_bet.experiments.arc.augmentation import View, views
 from kaarel_bet.experiments.arc.experiment import Arc
 from kaarel_bet.experiments.arc.grids import ArcItem, ArcTask, Grid, Pair, encode
 from kaarel_bet.experiments.arc.settings import ArcBet
-from kaarel_bet.experiments.interface import Answers, Arm, Asked, Design, Evaluation
-from kaarel_bet.manifest import ArmEntry, EvaluationEntry
+from kaarel_bet.experiments.interface import Answers, Asked, Design, Evaluation
 
 
 @st.composite
@@ -155,7 +154,7 @@ class Player:
                 (arm,) = (arm for arm in self.design.arms if arm.name == name)
                 whose = arm.arm if arm.replicate == 1 else f"{arm.arm}-{arm.replicate}"
                 results = [self._one(whose, query) for query in evaluation.queries]
-                yield Asked(arm_entry(arm), evaluation_entry(evaluation), results)
+                yield Asked(arm.entry(), evaluation.entry(), results)
 
     def _one(self, arm: str, query: Query) -> Any:
         if isinstance(query, ScoringQuery):
@@ -196,31 +195,6 @@ class Player:
             for label, total in totals.items()
         }
         return ScoringResult(id=query.id, candidates=scores, method="exact")
-
-
-def arm_entry(arm: Arm) -> ArmEntry:
-    return ArmEntry(
-        name=arm.name,
-        arm=arm.arm,
-        replicate=arm.replicate,
-        description="",
-        training_file=None,
-        validation_file=None,
-        loss_on=None,
-        starts_from=None,
-    )
-
-
-def evaluation_entry(evaluation: Evaluation) -> EvaluationEntry:
-    return EvaluationEntry(
-        name=evaluation.name,
-        question=evaluation.question,
-        description=evaluation.description,
-        kind="generation",
-        arms=tuple(evaluation.arms),
-        queries_file="",
-        n_queries=len(evaluation.queries),
-    )
 
 
 @dataclass(frozen=True)
