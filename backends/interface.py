@@ -225,6 +225,10 @@ class Backend(Protocol):
         """The same for sampled text."""
         ...
 
+    def close(self) -> None:
+        """Gives back the memory that asking took; what is asked next takes it anew."""
+        return
+
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
         """The same for all completions that have at least a query's `min_probability`.
 

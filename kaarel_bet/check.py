@@ -18,7 +18,7 @@ from backends.interface import Backend, Estimate, FineTuneJob
 from kaarel_bet.bet.arms import variants
 from kaarel_bet.bet.claims import Judge, in_words
 from kaarel_bet.bet.observations import Vocabulary
-from kaarel_bet.bet.planning import SUPPOSED, detectable, structure
+from kaarel_bet.bet.planning import SUPPOSED, Foreseen, detectable, foresee
 from kaarel_bet.bet.schema import Bet, BetBase, NoLeak
 from kaarel_bet.experiments.interface import Arm, Design, Evaluation
 from kaarel_bet.run_dir import RunDirectory
@@ -27,21 +27,29 @@ from kaarel_bet.session import Session
 _BEGINNING, _END = 600, 200
 """How much of a long text is shown."""
 
+_MOST_LABELS = 12
+"""A judge's that are shown one by one."""
+
+_Takes = tuple[Backend, Estimate]
+"""Who is asked, and what it takes."""
+
 
 def check(session: Session) -> None:
     """Prints the bet as it would be run. Raises whatever running it would, before any work."""
     with session.settings.loaded.pointing():
         design = session.experiment.design(session.backend.tokenize)
     bet, vocabulary = session.settings.bet, session.experiment.vocabulary()
-    plan = _Plan(session, design)
+    plan = _Plan(session, design, foresee(session.experiment, design))
     training, asking = plan.training(), plan.asking()
+    judging = plan.judging()
     print(f"{bet.name}: {bet.question}")
     for lines in (
         _arms(plan),
         _questions(plan, vocabulary),
         _claims(bet, vocabulary),
         _power(plan, vocabulary),
-        _totals(plan, training, asking),
+        _judges(plan),
+        _totals(plan, training, asking, judging),
         _notes(plan, bet, asking),
     ):
         for line in lines:
@@ -54,9 +62,10 @@ class _Plan:
 
     session: Session
     design: Design
+    foreseen: Foreseen
 
     def backend(self, arm: Arm) -> Backend:
-        return self.session.backend_for(arm.training.settings if arm.training else {}, arm.arm)
+        return self.session.backend_of(arm.entry())
 
     @property
     def replicates(self) -> dict[str, list[Arm]]:
@@ -70,7 +79,7 @@ class _Plan:
     def questions(self) -> dict[str, list[Evaluation]]:
         """Question -> its evaluations: draws of examples, or rows of several replicates."""
         found: defaultdict[str, list[Evaluation]] = defaultdict(list)
-        for evaluation in self.design.evaluations:
+        for evaluation in (*self.design.evaluations, *self.foreseen.follow_ups):
             found[evaluation.question].append(evaluation)
         return found
 
@@ -107,14 +116,18 @@ class _Plan:
             output=run.model_path(arm.name),
         )
 
-    def asking(self) -> dict[str, Estimate]:
-        """What each question takes, of all who are asked. Raises as `Backend.estimate`."""
+    def asking(self) -> dict[str, list[_Takes]]:
+        """What each question takes, model by model. Raises as `Backend.estimate`."""
         return {
-            question: Estimate.of_all([e for one in evaluations for e in self._asking(one)])
+            question: [takes for one in evaluations for takes in self._asking(one)]
             for question, evaluations in self.questions.items()
         }
 
-    def _asking(self, evaluation: Evaluation) -> list[Estimate]:
+    def judging(self) -> list[_Takes]:
+        """What judges will take at the most. Raises as `Backend.estimate`."""
+        return [takes for one in self.foreseen.judgements for takes in self._asking(one)]
+
+    def _asking(self, evaluation: Evaluation) -> list[_Takes]:
         known: dict[Backend, Estimate] = {}
         for backend in (backends := [self.backend(model) for model in self.models(evaluation)]):
             if backend not in known:
@@ -123,7 +136,7 @@ class _Plan:
                     for query in evaluation.queries
                 ]
                 known[backend] = backend.estimate(queries)
-        return [known[backend] for backend in backends]
+        return [(backend, known[backend]) for backend in backends]
 
 
 # --- what is shown -------------------------------------------------------------------------------------
@@ -170,7 +183,7 @@ def _questions(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:
         yield "  first prompt:"
         yield _block(plan.backend(models[0]).render(query))
         known = vocabulary.questions.get(name)  # what no claim can name is asked as well
-        yield from _wanted(query, list(known.quantities) if known else [])
+        yield from _wanted(query, [q for q in known.quantities if "." not in q] if known else [])
 
 
 def _wanted(query: Query, quantities: list[str]) -> Iterator[str]:
@@ -218,7 +231,7 @@ def _claims(bet: BetBase, vocabulary: Vocabulary) -> Iterator[str]:
 
 def _power(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:
     """What the declared rows and trainings can show."""
-    observed = structure(plan.session.experiment, plan.design)
+    observed = plan.foreseen.observations
     judge = Judge(plan.session.settings.bet, vocabulary, observed, plan.design.tables, 0)
     found = detectable(judge)
     yield f"\nwhat can be shown, {SUPPOSED}"
@@ -229,31 +242,59 @@ def _power(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:
             yield f"note: no verdict on {name}: {few}"
 
 
+def _judges(plan: _Plan) -> Iterator[str]:
+    """What judges are asked, of the first answer that is made up."""
+    for one in plan.foreseen.judgements:
+        (judge,) = plan.models(one)
+        yield f"\njudge {judge.name}, {one.description}: at most {len(one.queries):,} queries"
+        yield "  first prompt, about a made-up answer:"
+        yield _block(plan.backend(judge).render(one.queries[0]))
+        query = one.queries[0]
+        if isinstance(query, ScoringQuery) and len(query.candidates) > _MOST_LABELS:
+            first, *_, last = query.candidates
+            yield f"  rates: {first} to {last}"
+        else:
+            yield from _wanted(query, [])
+
+
 def _totals(
-    plan: _Plan, training: Sequence[Estimate], asking: Mapping[str, Estimate]
+    plan: _Plan,
+    training: Sequence[Estimate],
+    asking: Mapping[str, Sequence[_Takes]],
+    judging: Sequence[_Takes],
 ) -> Iterator[str]:
-    n_queries = sum(len(e.queries) * len(e.arms) for e in plan.design.evaluations)
+    asked = [*plan.design.evaluations, *plan.foreseen.follow_ups]
+    of_arms = sum(len(e.queries) * len(e.arms) for e in asked)
+    of_judges = sum(len(e.queries) for e in plan.foreseen.judgements)
     yield f"\ntrain: {len(training)} fine-tunes: {Estimate.of_all(training).words}"
-    yield f"test: {n_queries:,} queries: {Estimate.of_all(list(asking.values())).words}"
-    described = plan.session.backend.describe()
-    yield f"({', '.join(f'{key} {value}' for key, value in described.items())})"
+    yield f"test: {of_arms:,} queries: {_in_all(_flat(asking))}"
+    if judging:
+        yield f"judge: at most {of_judges:,} queries: {_in_all(judging)}"
+    for backend in dict.fromkeys(backend for backend, _ in (*_flat(asking), *judging)):
+        yield f"({', '.join(f'{key} {value}' for key, value in backend.describe().items())})"
+
+
+def _flat(asking: Mapping[str, Sequence[_Takes]]) -> list[_Takes]:
+    return [takes for of in asking.values() for takes in of]
+
+
+def _in_all(work: Sequence[_Takes]) -> str:
+    return Estimate.of_all([estimate for _, estimate in work]).words
 
 
 # --- what is to be thought about -----------------------------------------------------------------------
 
 
-def _notes(plan: _Plan, bet: BetBase, asking: Mapping[str, Estimate]) -> Iterator[str]:
+def _notes(plan: _Plan, bet: BetBase, asking: Mapping[str, Sequence[_Takes]]) -> Iterator[str]:
     for question, evaluations in plan.questions.items():
         yield from _beginnings(question, evaluations[0].queries, plan.session.backend)
-        if asking[question].cut:
+        if cut := sum(estimate.cut for _, estimate in asking[question]):
             yield (
-                f"note: {question}: {asking[question].cut} prompts are longer than the model's context; "
+                f"note: {question}: {cut} prompts are longer than the model's context; "
                 "their beginning is cut off"
             )
     if isinstance(bet, Bet) and (unused := _unused(bet)):
         yield f"note: nothing uses {', '.join(unused)}"
-    if unbuilt := plan.session.experiment.unbuilt():
-        yield f"note: `run` refuses this bet: {unbuilt}"
 
 
 def _unused(bet: Bet) -> list[str]:

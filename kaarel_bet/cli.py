@@ -1,4 +1,4 @@
-"""The command line: `kaarel-bet new|check|run|sweep|generate_data|train|test|report|note|bets|jobs|serve`.
+"""The command line: `kaarel-bet new|check|run|sweep|note|bets|jobs|serve`, and each step of a run alone.
 
 Whatever a user can cause ends in one line on stderr and exit code 2.
 """
@@ -21,6 +21,7 @@ from backends.errors import KaarelBetError, RunDirectoryError, SettingsError
 from kaarel_bet import jobs, new, serve
 from kaarel_bet.bet.source import shipped
 from kaarel_bet.generate_data import generate_data
+from kaarel_bet.judge import judge
 from kaarel_bet.report import report
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import DEFAULT_CONFIG, Session, open_session, settings_of_files
@@ -44,7 +45,8 @@ _STEPS: dict[str, tuple[Callable[[Session], None], str]] = {
     ),
     "generate_data": (generate_data, "write the training sets and queries"),
     "train": (train, "fine-tune the arms"),
-    "test": (test, "score the arms"),
+    "test": (test, "ask the arms"),
+    "judge": (judge, "have the answers judged, where a bet has judges"),
     "report": (report, "decide the claims and write the report"),
     "run": (report, "all of these"),
 }

@@ -9,7 +9,10 @@ from uuid import uuid4
 
 from backends.data import SearchQuery
 from backends.errors import UnsupportedError
+from backends.interface import Backend, Estimate
+from kaarel_bet.bet.planning import foresee
 from kaarel_bet.environment import git_commit, hardware, versions
+from kaarel_bet.experiments.interface import Design
 from kaarel_bet.manifest import Manifest
 from kaarel_bet.session import Session
 
@@ -19,8 +22,6 @@ def generate_data(session: Session) -> None:
     run = session.run
     if run.exists and run.has_data:
         return
-    if unbuilt := session.experiment.unbuilt():
-        raise UnsupportedError(unbuilt)
     # Everything that can be wrong with the settings shows here, before anything is written.
     with session.settings.loaded.pointing():
         design = session.experiment.design(session.backend.tokenize)
@@ -30,6 +31,7 @@ def generate_data(session: Session) -> None:
                 session.backend.estimate(evaluation.queries[:1])
             except UnsupportedError as error:
                 raise UnsupportedError(f"evaluation {evaluation.name}: {error}") from error
+    judging = _judging(session, design)
     run.reserve()
     with run.writing():
         if run.has_data:  # another process was faster
@@ -62,6 +64,21 @@ def generate_data(session: Session) -> None:
         f"generate: {len(trained)} training sets ({', '.join(trained)}), "
         f"{sum(e.n_queries for e in evaluations)} queries in {len(evaluations)} evaluations"
     )
+    if judging:
+        session.tell(f"judges, at the most: {len(session.experiment.judges)} models", judging)
+
+
+def _judging(session: Session, design: Design) -> list[tuple[Backend, Estimate]]:
+    """What judges will take at the most. Raises if one can't be asked, before anything is trained."""
+    entries = {arm.name: arm.entry() for arm in design.arms}
+    for entry in entries.values():
+        session.backend_of(entry)  # its key may be missing
+    if not session.experiment.judges:
+        return []
+    return [
+        ((backend := session.backend_of(entries[one.arms[0]])), backend.estimate(one.queries))
+        for one in foresee(session.experiment, design).judgements
+    ]
 
 
 if __name__ == "__main__":

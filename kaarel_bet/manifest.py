@@ -9,6 +9,9 @@ from backends.schema import Strict
 
 Kind = Literal["scoring", "generation", "search"]
 
+MODEL = "model"
+"""The role of what is no arm: a model of the bet's `models`, with a backend of its own."""
+
 
 class ArmEntry(Strict):
     """One training of an arm (or the base) as the manifest describes it.
@@ -54,7 +57,7 @@ class EvaluationEntry(Strict):
 
 
 class FollowUps(Strict):
-    """The evaluations that the experiment drew from the answers to the manifest's."""
+    """The evaluations that the experiment drew from the answers there were."""
 
     evaluations: tuple[EvaluationEntry, ...]
     sha256: dict[str, str]

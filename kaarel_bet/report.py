@@ -1,4 +1,4 @@
-"""Step 4: decides the claims and writes the report, on the terminal and as files.
+"""Step 5: decides the claims and writes the report, on the terminal and as files.
 
 uv run python kaarel_bet/report.py [--run-dir DIR] ...
 """
@@ -12,10 +12,10 @@ from kaarel_bet.bet.observations import Observations
 from kaarel_bet.bet.report import further_sections
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.experiments.interface import Answers
+from kaarel_bet.judge import judge as ask_judges
 from kaarel_bet.rendering.document import Document, training_curves, what_was_run
 from kaarel_bet.rendering.terminal import print_report
 from kaarel_bet.session import Session
-from kaarel_bet.test import test
 
 
 def judged(session: Session, answers: Answers) -> Judge:
@@ -28,7 +28,7 @@ def judged(session: Session, answers: Answers) -> Judge:
 
 def report(session: Session) -> None:
     """Prints the report; writes its files if they are not complete."""
-    test(session)
+    ask_judges(session)
     run, experiment = session.run, session.experiment
     answers = run.answers()
     judge = judged(session, answers)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from backends.jsonl import AppendOnlyFile, lines, read_jsonl
 from backends.schema import Strict, explain
 from kaarel_bet.claims import Verdicts
 from kaarel_bet.content import Section, Table
-from kaarel_bet.experiments.interface import Answers, Arm, Asked, Evaluation, Row
+from kaarel_bet.experiments.interface import Answers, Arm, Asked, Evaluation, Row, of_replicate
 from kaarel_bet.manifest import ArmEntry, EvaluationEntry, FollowUps, Kind, Manifest
 from kaarel_bet.yaml_files import read
 
@@ -50,6 +50,9 @@ _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "search": TypeAdapter(SearchResult),
 }
 _ROW = TypeAdapter(dict[str, Any])
+
+JUDGEMENTS = "judgements"
+"""The directory of what judges are asked and answer: without it they are asked again, and nobody else."""
 
 
 class Note(Strict):
@@ -224,7 +227,10 @@ class RunDirectory:
 
     def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
         """Writes an evaluation's queries."""
-        file = f"data/queries-{evaluation.name}.jsonl"
+        return self._write_evaluation(evaluation, "data")
+
+    def _write_evaluation(self, evaluation: Evaluation, folder: str) -> EvaluationEntry:
+        file = f"{folder}/queries-{evaluation.name}.jsonl"
         return evaluation.entry(self._write_records(file, evaluation.queries))
 
     def write_table(self, name: str, rows: Sequence[Row]) -> str:
@@ -246,38 +252,61 @@ class RunDirectory:
         """
         return _read(self._manifest_path, Manifest)
 
-    @property
-    def has_follow_ups(self) -> bool:
-        """Whether the experiment was asked for its follow-ups."""
-        return self._follow_ups_path.exists()
+    def has_follow_ups(self, round_: int) -> bool:
+        """Whether the experiment was asked for its follow-ups for the so-many-th time (from 1)."""
+        return self._follow_ups_path(round_).exists()
 
-    def write_follow_ups(self, evaluations: Sequence[Evaluation]) -> None:
+    def write_follow_ups(self, evaluations: Sequence[Evaluation], round_: int) -> None:
         """Writes the evaluations that follow from the answers, or that there are none."""
-        known = {entry.name for entry in self.manifest().evaluations}
-        clashing = known & {evaluation.name for evaluation in evaluations}
-        assert not clashing, f"follow-ups named like evaluations of the design: {clashing}"
-        entries = tuple(self.write_evaluation(evaluation) for evaluation in evaluations)
-        sha256 = {entry.queries_file: self.sha256(entry.queries_file) for entry in entries}
-        written = FollowUps(evaluations=entries, sha256=sha256)
-        write_text(self._follow_ups_path, written.model_dump_json(indent=2) + "\n")
+        self._write_further(evaluations, self._follow_ups_path(round_), "data")
 
-    def follow_ups(self) -> FollowUps:
+    def follow_ups(self) -> tuple[EvaluationEntry, ...]:
         """The evaluations that follow from the answers, none before they are known.
 
         Raises:
             RunDirectoryError: their file can't be read.
         """
-        if not self.has_follow_ups:
-            return FollowUps(evaluations=(), sha256={})
-        return _read(self._follow_ups_path, FollowUps)
+        return tuple(entry for written in self._follow_ups() for entry in written.evaluations)
+
+    def _follow_ups(self) -> list[FollowUps]:
+        rounds = takewhile(self.has_follow_ups, count(1))
+        return [_read(self._follow_ups_path(one), FollowUps) for one in rounds]
+
+    @property
+    def has_judgements(self) -> bool:
+        """Whether it is settled what judges are asked."""
+        return self._judgements_path.exists()
+
+    def write_judgements(self, evaluations: Sequence[Evaluation]) -> None:
+        """Writes what judges are asked, or that there is nothing; a report of before is none any more."""
+        self._write_further(evaluations, self._judgements_path, JUDGEMENTS)
+        (self.path / "verdict.json").unlink(missing_ok=True)
+
+    def judgements(self) -> tuple[EvaluationEntry, ...]:
+        """What judges are asked. Raises RunDirectoryError."""
+        return _read(self._judgements_path, FollowUps).evaluations if self.has_judgements else ()
+
+    def _write_further(self, evaluations: Sequence[Evaluation], path: Path, folder: str) -> None:
+        known = {entry.name for entry in self.evaluations()}
+        clashing = known & {evaluation.name for evaluation in evaluations}
+        assert not clashing, f"evaluations named like others: {clashing}"
+        entries = tuple(self._write_evaluation(evaluation, folder) for evaluation in evaluations)
+        sha256 = {entry.queries_file: self.sha256(entry.queries_file) for entry in entries}
+        written = FollowUps(evaluations=entries, sha256=sha256)
+        write_text(path, written.model_dump_json(indent=2) + "\n")
 
     def evaluations(self) -> tuple[EvaluationEntry, ...]:
-        """Those of the manifest and those that follow from its answers."""
-        return self.manifest().evaluations + self.follow_ups().evaluations
+        """Those of the manifest and those that follow from its answers; none of judges."""
+        return self.manifest().evaluations + self.follow_ups()
 
     def data_files(self) -> dict[str, str]:
         """All data files, with the SHA-256 that each had when it was written."""
-        return self.manifest().sha256 | self.follow_ups().sha256
+        further = self._follow_ups()
+        further += [_read(self._judgements_path, FollowUps)] if self.has_judgements else []
+        found = dict(self.manifest().sha256)
+        for one in further:
+            found |= one.sha256
+        return found
 
     def sha256(self, file: str) -> str:
         """The SHA-256 of one of the run's files, in hexadecimal."""
@@ -382,15 +411,17 @@ class RunDirectory:
         arms = {arm.name: arm for arm in self.manifest().arms}
         asked = []
         for evaluation in self.evaluations():
-            order = [query.id for query in self.queries(evaluation)]
+            queries = self.queries(evaluation)
             for name in evaluation.arms:
                 results = self.results(name, evaluation)
-                found = tuple(results[query_id] for query_id in order)
-                asked.append(Asked(arms[name], evaluation, found))
-        return Answers(tuple(asked), self.tables())
+                found = tuple(results[query.id] for query in queries)
+                asked.append(Asked(arms[name], evaluation, found, queries))
+        judged = {one.name: self.results(one.arms[0], one) for one in self.judgements()}
+        return Answers(tuple(asked), self.tables(), judged)
 
     def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
-        return self.path / "scores" / arm / f"{evaluation.name}.jsonl"
+        folder = JUDGEMENTS if evaluation.queries_file.startswith(f"{JUDGEMENTS}/") else "scores"
+        return self.path / folder / arm / f"{evaluation.name}.jsonl"
 
     # --- report --------------------------------------------------------------------------------
 
@@ -444,9 +475,12 @@ class RunDirectory:
     def _manifest_path(self) -> Path:
         return self.path / "manifest.json"
 
+    def _follow_ups_path(self, round_: int) -> Path:
+        return self.path / "data" / f"{of_replicate('follow_ups', round_)}.json"
+
     @property
-    def _follow_ups_path(self) -> Path:
-        return self.path / "data" / "follow_ups.json"
+    def _judgements_path(self) -> Path:
+        return self.path / JUDGEMENTS / "judgements.json"
 
 
 def _numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:

@@ -2,22 +2,24 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 import backends
 from backends.errors import RunDirectoryError, SettingsError
 from backends.interface import Backend, Estimate
+from backends.schema import Strict
 from kaarel_bet import experiments
 from kaarel_bet.bet.claims import check_claims
+from kaarel_bet.bet.schema import Bet, settings_of
 from kaarel_bet.bet.source import Assignment, LoadedBet, load_bet
 from kaarel_bet.documents import Document
 from kaarel_bet.experiments.interface import Experiment
+from kaarel_bet.manifest import MODEL, ArmEntry
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.settings import Settings, differences, load_frozen, load_settings
 from kaarel_bet.yaml_files import read
@@ -33,27 +35,45 @@ class Session:
     run: RunDirectory
     console: Console
     assume_yes: bool
-    _backends: dict[str, Backend] = field(default_factory=dict[str, Backend])
+    _backends: dict[tuple[str, str], Backend] = field(
+        default_factory=dict[tuple[str, str], Backend]
+    )
 
     @cached_property
     def backend(self) -> Backend:
         """The backend, opened on first use: opening it takes seconds."""
-        return backends.open_backend(self.settings.general.backend, self.settings.backend)
+        return self._opened(self.settings.general.backend, self.settings.backend)
 
-    def backend_for(self, own: Mapping[str, Any], arm: str) -> Backend:
-        """The backend with an arm's own settings over the others, opened on first use.
+    def backend_of(self, arm: ArmEntry) -> Backend:
+        """An arm's: that of the run with the arm's own settings over the others; or a further model's own.
 
         Raises:
             SettingsError: one of them is no setting of a backend.
         """
-        chosen = self.settings.backend_with(own, arm)
-        if chosen == self.settings.backend:
-            return self.backend
-        key = json.dumps(chosen.model_dump(mode="json"), sort_keys=True)
+        if arm.role != MODEL:
+            chosen = self.settings.backend_with(arm.settings, arm.arm)
+            if chosen == self.settings.backend:
+                return self.backend
+            return self._opened(self.settings.general.backend, chosen)
+        bet = self.settings.bet
+        assert isinstance(bet, Bet)
+        model = bet.models[arm.arm]
+        try:
+            return self._opened(model.backend, settings_of(model))
+        except SettingsError as error:
+            raise SettingsError(f"models.{arm.arm}: {error}") from error
+
+    def _opened(self, name: str, settings: Strict) -> Backend:
+        key = (name, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
         if key not in self._backends:
-            opened = backends.open_backend(self.settings.general.backend, chosen)
-            self._backends[key] = opened
+            self._backends[key] = backends.open_backend(name, settings)
         return self._backends[key]
+
+    def close_others(self, backend: Backend) -> None:
+        """Gives back what all others hold: two models at a time may not fit the memory."""
+        for other in self._backends.values():
+            if other is not backend:
+                other.close()
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -74,20 +94,28 @@ class Session:
         """A line for whoever watches."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def agree_to(self, what: str, estimates: Sequence[Estimate]) -> None:
-        """Shows what the work takes in all, and asks first if it costs money.
+    def agree_to(self, what: str, work: Sequence[tuple[Backend, Estimate]]) -> None:
+        """Tells what the work takes, and asks first if it costs money.
 
         Raises:
             SettingsError: it was declined, or there is nobody to ask.
         """
-        described = ", ".join(f"{key} {value}" for key, value in self.backend.describe().items())
-        self.say(f"{what}: {Estimate.of_all(estimates).words} ({described})")
-        if not self.backend.capabilities.costs_money or self.assume_yes:
+        self.tell(what, work)
+        if self.assume_yes or not any(b.capabilities.costs_money for b, _ in work):
             return
         if not sys.stdin.isatty():
             raise SettingsError("this costs money and there is no terminal to ask at; pass --yes")
         if self.console.input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             raise SettingsError("declined; nothing was spent")
+
+    def tell(self, what: str, work: Sequence[tuple[Backend, Estimate]]) -> None:
+        """Shows what the work takes in all, backend by backend."""
+        takes: dict[str, list[Estimate]] = {}
+        for backend, estimate in work:
+            described = ", ".join(f"{key} {value}" for key, value in backend.describe().items())
+            takes.setdefault(described, []).append(estimate)
+        words = (f"{Estimate.of_all(all_of).words} ({by})" for by, all_of in takes.items())
+        self.say(f"{what}: {'; '.join(words)}")
 
 
 def open_session(

@@ -1,4 +1,4 @@
-"""Step 3: asks every arm its queries and writes down the scores as they come.
+"""Step 3: asks every arm its queries and writes down the answers as they come.
 
 uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.errors import ModelError
 from backends.interface import Backend, Estimate
@@ -22,21 +22,29 @@ def test(session: Session) -> None:
     """Does nothing for queries that have their result."""
     train(session)
     run = session.run
-    _ask_missing(session, "test", run.manifest().evaluations)
-    _write_follow_ups(session)
-    _ask_missing(session, "test, following up", run.follow_ups().evaluations)
+    ask_missing(session, "test", run.manifest().evaluations)
+    for round_ in range(1, session.experiment.rounds + 1):
+        _write_follow_ups(session, round_)
+        ask_missing(session, "test, following up", run.follow_ups())
 
 
-def _write_follow_ups(session: Session) -> None:
+def _write_follow_ups(session: Session, round_: int) -> None:
     run = session.run
-    if run.has_follow_ups:
+    if run.has_follow_ups(round_):
         return
     with run.writing():
-        if not run.has_follow_ups:  # another process was not faster
-            run.write_follow_ups(session.experiment.follow_ups(run.answers()))
+        if not run.has_follow_ups(round_):  # another process was not faster
+            known = {entry.name for entry in run.evaluations()}
+            found = session.experiment.follow_ups(run.answers())
+            run.write_follow_ups([one for one in found if one.name not in known], round_)
 
 
-def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEntry]) -> None:
+def ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEntry]) -> None:
+    """Asks the models of some evaluations whatever they have not answered yet.
+
+    Raises:
+        ModelError: models that can't be had; the others have been asked.
+    """
     run = session.run
     if not _unasked(run, evaluations):
         return
@@ -44,11 +52,11 @@ def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEn
         missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
         gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
-        estimates: list[Estimate] = []
+        estimates: list[tuple[Backend, Estimate]] = []
         for asking in missing:
-            model = models[asking.arm]
+            backend, name = models[asking.arm]
             try:
-                estimates.append(model.backend.estimate(asking.queries, model=model.name))
+                estimates.append((backend, backend.estimate(asking.queries, model=name)))
             except ModelError as error:
                 gone.setdefault(asking.arm, error)
         there = [asking for asking in missing if asking.arm not in gone]
@@ -58,7 +66,8 @@ def _ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEn
             session.agree_to(f"{what}: {n_queries} queries to {n_models} models", estimates)
         for arm in dict.fromkeys(asking.arm for asking in there):
             try:
-                _test_arm(session, models[arm], [asking for asking in there if asking.arm == arm])
+                session.close_others(models[arm].backend)
+                _ask(session, models[arm], [asking for asking in there if asking.arm == arm], what)
             except ModelError as error:
                 gone[arm] = error
         if gone:
@@ -115,8 +124,7 @@ def _unasked(run: RunDirectory, evaluations: Sequence[EvaluationEntry]) -> list[
     return askings
 
 
-@dataclass(frozen=True)
-class _Model:
+class _Model(NamedTuple):
     """A model as a backend takes it, and the backend that has it."""
 
     backend: Backend
@@ -125,19 +133,19 @@ class _Model:
 
 def _model(session: Session, arm: str) -> _Model:
     entry = next(entry for entry in session.run.manifest().arms if entry.name == arm)
-    backend = session.backend_for(entry.settings, entry.arm)
+    backend = session.backend_of(entry)
     return _Model(
         backend, session.run.model(arm).model if entry.training_file else backend.base_model
     )
 
 
-def _test_arm(session: Session, model: _Model, askings: list[Asking]) -> None:
+def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> None:
     total = sum(len(asking.queries) for asking in askings)
     done = 0
     of_kinds: dict[Kind, list[Asking]] = {}
     for asking in askings:
         of_kinds.setdefault(asking.evaluation.kind, []).append(asking)
-    with progress(session.console, f"test {askings[0].arm}") as report:
+    with progress(session.console, f"{what.partition(',')[0]} {askings[0].arm}") as report:
         for kind, of_kind in of_kinds.items():
             # At once, so that evaluations can share the computing of what their prompts have in
             # common, and a service is kept busy to the end.
@@ -149,14 +157,14 @@ def _test_arm(session: Session, model: _Model, askings: list[Asking]) -> None:
                     )
                     for asking in of_kind
                 }
-                for result in _ask(model, kind, queries):
+                for result in _answers(model, kind, queries):
                     name, _, query_id = result.id.partition("/")
                     files[name].append([result.model_copy(update={"id": query_id})])
                     done += 1
                     report(done, total, name)
 
 
-def _ask(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
+def _answers(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
     match kind:
         case "scoring":
             return model.backend.score(model.name, queries)

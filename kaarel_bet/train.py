@@ -46,11 +46,11 @@ def _take_over(session: Session) -> None:
 def _train(session: Session, missing: list[ArmEntry]) -> None:
     # All of it is checked before any of it is started.
     run = session.run
-    estimates = [session.backend_for(a.settings, a.arm).estimate(_job(run, a)) for a in missing]
+    estimates = [session.backend_of(arm).estimate(_job(run, arm)) for arm in missing]
     at_once = session.backend.side_by_side(estimates)
     beside = f", {at_once} at once" if at_once > 1 else ""
     in_all = Estimate.of_all(estimates, at_once)
-    session.agree_to(f"train: {len(missing)} fine-tunes{beside}", [in_all])
+    session.agree_to(f"train: {len(missing)} fine-tunes{beside}", [(session.backend, in_all)])
     if at_once > 1:
         _train_side_by_side(session, missing, at_once)
         return
@@ -101,7 +101,7 @@ class _Training:
 
     @classmethod
     def of(cls, session: Session, arm: ArmEntry) -> "_Training":
-        backend = session.backend_for(arm.settings, arm.arm)
+        backend = session.backend_of(arm)
         job = _job(session.run, arm, continuing=True)
         return cls(session, arm, backend, job, backend.identity(job))
 

@@ -1,5 +1,6 @@
 """The local backend: what the modules of this package do, behind the interface."""
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +51,7 @@ from backends.local.models import (
 )
 from backends.local.open_model import OpenModel
 from backends.local.query_estimates import estimate_queries
-from backends.local.scoring import score
+from backends.local.scoring import in_parts, score
 from backends.local.search import Searcher
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings
@@ -181,11 +182,18 @@ class LocalBackend(Backend):
         return tuned
 
     @override
+    def close(self) -> None:
+        self._open = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        tokenized = [self._encoder.query(query) for query in queries]
         engine = self._opened(model).engine
-        for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
-            yield from batch
+        for tokenized in in_parts(self._encoder.query(query) for query in queries):
+            for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
+                yield from batch
 
     @override
     def generate(

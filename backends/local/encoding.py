@@ -4,10 +4,10 @@ Scores and losses are sums over the tokens after a boundary. They are only right
 "context" are the first tokens of "context + continuation", so every boundary is verified.
 """
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -40,6 +40,11 @@ class TokenizedQuery:
     context: list[int]
     candidates: dict[str, list[int]]
     longest: int | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all its sequences."""
+        return sum(len(self.context) + len(tokens) for tokens in self.candidates.values())
 
     @property
     def is_cut(self) -> bool:
@@ -139,21 +144,21 @@ class Encoder:
         """
         context: list[int] = []
         candidates: dict[str, list[int]] = {}
+        before = None if query.messages is None else self._chat_context(query)
+        seen: dict[tuple[int, ...], str] = {}
         for label, text in query.candidates.items():
             try:
-                context, candidates[label] = self._continuation(query, text)
-                kept = (
-                    candidates[label] if query.messages is None else [*context, *candidates[label]]
-                )
-                self.check_length(len(kept))
+                context, tokens = self._continuation(query, text, before)
+                self.check_length(len(tokens) + (0 if before is None else len(context)))
             except DataError as error:
                 raise DataError(f"query '{query.id}', candidate '{label}': {error}") from error
-        for one, other in itertools.combinations(candidates, 2):
-            if candidates[one] == candidates[other]:
+            other = seen.setdefault(tuple(tokens), label)
+            if other != label:
                 raise DataError(
-                    f"query '{query.id}': candidates '{one}' and '{other}' have the same tokens; "
+                    f"query '{query.id}': candidates '{other}' and '{label}' have the same tokens; "
                     "their scores could not be told apart"
                 )
+            candidates[label] = tokens
         longest = None
         if query.messages is None and self._context_length is not None:
             longest = self._context_length + 1  # the last token is predicted, not shown
@@ -178,13 +183,15 @@ class Encoder:
             return tuple(self._tokenizer.encode(text, add_special_tokens=False))
         turn = (Message(role="user", content="?"),)
         query = ScoringQuery(id="answer", messages=turn, candidates={"answer": text})
-        return tuple(self._continuation(query, text)[1])
+        return tuple(self._continuation(query, text, self._chat_context(query))[1])
 
-    def _continuation(self, query: ScoringQuery, text: str) -> tuple[list[int], list[int]]:
-        """The tokens of the context and of a text that continues it."""
+    def _continuation(
+        self, query: ScoringQuery, text: str, chat: tuple[list[int], str] | None
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of the context (of a chat they are known, with its text) and of what continues it."""
         if not text:
             raise DataError("it is empty")
-        if query.messages is None:
+        if chat is None:
             context, whole, _ = self._encode_pair(query.prompt or "", text)
             if len(whole) <= len(context):
                 raise DataError(
@@ -192,9 +199,20 @@ class Encoder:
                     "another wording"
                 )
             return context, whole[len(context) :]
-        context, rendered = self._chat_context(query)
-        whole = self._tokens(rendered + text, chat=True)
-        return context, self._after_boundary(whole, context, rendered)
+        context, rendered = chat
+        # Special tokens part a text, so that what comes before the last is nothing to what follows.
+        start = max((rendered.rfind(token) for token in self._special_tokens), default=0)
+        return context, list(self._after_tail(rendered[max(start, 0) :], text))
+
+    @cached_property
+    def _special_tokens(self) -> list[str]:
+        return [token for token in self._tokenizer.all_special_tokens if token]
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - an encoder lives as long as its backend
+    def _after_tail(self, tail: str, text: str) -> tuple[int, ...]:
+        """The tokens of a text after the last special token of a chat, and what follows that."""
+        before = self._tokens(tail, chat=True)
+        return tuple(self._after_boundary(self._tokens(tail + text, chat=True), before, tail))
 
     def _chat_example(self, messages: Messages) -> tuple[list[int], list[int]]:
         """All tokens up to the end of the last learned turn, and the positions of the learned ones."""

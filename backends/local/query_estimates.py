@@ -10,6 +10,9 @@ from backends.local.scoring import sequence_of
 from backends.local.search import FORKS
 from backends.local.sequences import TokenSequence
 
+_MOST_TOKENS = 4_000_000
+"""Of sequences that are looked at."""
+
 
 def estimate_queries(work: Sequence[Query], encoder: Encoder, costs: Costs) -> Estimate:
     """All tokens, as if no prefix were shared; seconds and memory as they are shared.
@@ -25,11 +28,14 @@ def estimate_queries(work: Sequence[Query], encoder: Encoder, costs: Costs) -> E
 
 def _scored(work: Sequence[ScoringQuery], encoder: Encoder, costs: Costs) -> Estimate:
     queries = [encoder.query(query) for query in work]
-    cost = costs.of_scoring([sequence_of(q, label) for q in queries for label in q.candidates])
     lengths = [len(q.context) + sum(len(t) - 1 for t in q.candidates.values()) for q in queries]
+    # Of very many some stand for all: the tree of every rating of every answer would fill the memory.
+    every = 1 + sum(query.n_tokens for query in queries) // _MOST_TOKENS
+    some = queries[::every]
+    cost = costs.of_scoring([sequence_of(q, label) for q in some for label in q.candidates])
     return Estimate(
         tokens=sum(lengths),
-        seconds=cost.seconds,
+        seconds=cost.seconds * len(queries) / max(1, len(some)),
         memory_bytes=cost.memory_bytes,
         cut=sum(query.is_cut for query in queries),
     )

@@ -1,11 +1,14 @@
 """Exact log-probabilities of candidate continuations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from backends.data import CandidateScore, LogProbability, ScoringResult
 from backends.local.encoding import TokenizedQuery
 from backends.local.engine import Engine
 from backends.local.sequences import TokenSequence
+
+_TOKENS_AT_ONCE = 4_000_000
+"""Of sequences, as they are before what they share is shared."""
 
 
 def score(
@@ -33,6 +36,20 @@ def score(
                     )
                 )
         yield results
+
+
+def in_parts(queries: Iterable[TokenizedQuery]) -> Iterator[list[TokenizedQuery]]:
+    """The queries in lists of which the sequences fit memory: ratings are a hundred a query."""
+    part: list[TokenizedQuery] = []
+    size = 0
+    for query in queries:
+        part.append(query)
+        size += query.n_tokens
+        if size > _TOKENS_AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def sequence_of(query: TokenizedQuery, label: str) -> TokenSequence:

@@ -51,12 +51,14 @@ class Connection:
         Raises:
             SettingsError: there is no key.
         """
-        if not os.environ.get("OPENAI_API_KEY"):
+        key = os.environ.get(settings.api_key_env)
+        if not key:
             raise SettingsError(
-                "OPENAI_API_KEY is not set: put the key into .env or the environment (for a server "
-                "that asks for none, any word will do)"
+                f"{settings.api_key_env} is not set: put the key into .env or the environment (for a "
+                "server that asks for none, any word will do)"
             )
         self.client = AsyncOpenAI(
+            api_key=key,
             base_url=settings.base_url,
             organization=settings.organization,
             project=settings.project,

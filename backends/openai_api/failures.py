@@ -134,7 +134,7 @@ def _of_status(error: openai.APIStatusError) -> Failure:
         return Failure(Kind.REFUSED, message, code=code, status=error.status_code)
     kind = _kind(error.status_code, code, error.message)
     if error.status_code in (401, 403):
-        message += "; check OPENAI_API_KEY and openai.base_url"
+        message += "; check the key and openai.base_url"
     wait = retry_after(error.response.headers)
     return Failure(kind, message, wait, code, error.status_code)
 

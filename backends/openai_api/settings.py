@@ -51,6 +51,8 @@ class OpenAISettings(Strict):
     base_url: str | None = None
     organization: str | None = None
     project: str | None = None
+    # Of the environment variable; what a key looks like is refused, so that none is ever written here.
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "OPENAI_API_KEY"
     tokenizer: Annotated[str, Field(min_length=1)] = "auto"
     job: JobSettings = JobSettings()
     scoring: ScoringSettings = ScoringSettings()
@@ -61,5 +63,5 @@ class OpenAISettings(Strict):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("write it as http://host/v1 or https://host/v1")
         if value is not None and "@" in value.split("/")[2]:
-            raise ValueError("leave user names and passwords out; the key is OPENAI_API_KEY")
+            raise ValueError("leave user names and passwords out; the key is in the environment")
         return value

@@ -362,7 +362,8 @@ class Judge:
         """Why there can be no verdict, if an arm was not trained often enough."""
         found: dict[str, int] = {}
         for _, text in _expressions(claim.criteria, ("criteria",)):
-            found |= self.evaluator.trainings(parse_criterion(text, self.vocabulary))
+            criterion = parse_criterion(text, self.vocabulary)
+            found |= self.evaluator.trainings(criterion, self.vocabulary.untrained)
         few = {arm: n for arm, n in found.items() if n < FEWEST_TRAININGS}
         if not few:
             return None

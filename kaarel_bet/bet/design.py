@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -13,7 +14,8 @@ from backends.errors import SettingsError
 from kaarel_bet.bet.arms import Trainer, check_arms, replicates, variants
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.evaluations import Asker, Asking, askings
-from kaarel_bet.bet.graders import check_graders, grade, graders_of, range_of, unbuilt_graders
+from kaarel_bet.bet.graders import KNOWN, Grading, check_graders, graders_of, quantities_of
+from kaarel_bet.bet.judging import Judging
 from kaarel_bet.bet.observations import (
     LOG_PROBABILITY,
     SHARE,
@@ -30,14 +32,27 @@ from kaarel_bet.experiments.interface import (
     BASE,
     Answers,
     Arm,
+    Asked,
     Design,
+    Evaluation,
     Experiment,
     Row,
     Tokenize,
 )
+from kaarel_bet.manifest import MODEL
 
 ROW = "row"
 """What `intervals.cluster` is where every row is one of its own."""
+
+
+_Found = tuple[str, str, float, float]
+"""Quantity, candidate, low, high."""
+
+_Whose = tuple[str, int, str, int]
+"""Arm, replicate, question, draw."""
+
+_Answered = tuple[Asking, _Whose, Row, Sequence[str], int]
+"""Whose answers these are to which row, and the part of the first."""
 
 
 class BetExperiment(Experiment):
@@ -65,18 +80,16 @@ class BetExperiment(Experiment):
     def vocabulary(self) -> Vocabulary:
         check_graders(self._bet)
         check_arms(self._bet, self._prompts)
+        self._check_models()
         return Vocabulary(
-            arms=[BASE, *(one.name for one in variants(self._bet))],
+            arms=[BASE, *(one.name for one in variants(self._bet)), *self._bet.models],
             questions={asked.name: _question(self._bet, asked) for asked in self._askings},
             parameters=self._bet.parameters,
             trainings={
                 one.name: len(replicates(self._bet, one.entry)) for one in variants(self._bet)
             },
+            models=[*self._bet.models],
         )
-
-    @override
-    def unbuilt(self) -> str | None:
-        return unbuilt_graders(self._bet)
 
     @override
     def design(self, tokenize: Tokenize) -> Design:
@@ -86,31 +99,89 @@ class BetExperiment(Experiment):
         trained = Trainer(self._bet, self._prompts, tables.rows, self._seed).trained()
         arms = [Arm(BASE, "the untouched base model", None, BASE), *(one.arm for one in trained)]
         self._check_arms_named({arm.arm for arm in arms})
+        for name, model in self._bet.models.items():
+            said = f"{model.model}, as it is, by the {model.backend} backend"
+            arms.append(Arm(name, said, None, name, role=MODEL))
         asker = Asker(self._bet, tables.rows, trained, cache(tokenize), self._seed)
         evaluations = [made for asked in self._askings for made in asker.evaluations(asked)]
         return Design(arms, evaluations, tables.notes, tables.rows)
 
+    @property
+    @override
+    def rounds(self) -> int:
+        return max(_depth(asked) for asked in self._askings) or 1
+
+    @override
+    def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
+        asker = Asker(self._bet, answers.tables, (), _as_text, self._seed)
+        return [
+            asker.after(asked, one)
+            for asked in self._askings
+            for one in answers.asked
+            if asked.after is not None and one.evaluation.question == asked.after.name
+        ]
+
+    @property
+    @override
+    def judges(self) -> Sequence[str]:
+        graders = {id(g): g for of in self._gradings().values() for g in of.needed.values()}
+        return list(dict.fromkeys(judge for g in graders.values() for judge in g.judges))
+
+    @override
+    def judgements(self, answers: Answers) -> Sequence[Evaluation]:
+        found: dict[str, tuple[Judging, dict[str, Any]]] = {}
+        gradings = self._gradings()
+        for asked, _, row, texts, _ in self._answered(answers):
+            for judging in gradings[asked.evaluation].judgings if asked.spec.graders else ():
+                _, queries = found.setdefault(judging.name, (judging, {}))
+                for text in texts:
+                    query = judging.query(text, row)
+                    queries.setdefault(query.id, query)
+        return [
+            Evaluation(name, name, f"as {judging.where} asks", [judging.model], [*queries.values()])
+            for name, (judging, queries) in found.items()
+        ]
+
     @override
     def observe(self, answers: Answers) -> Iterator[Observation]:
-        by_name = {asked.name: asked for asked in self._askings}
-        for one in answers.asked:
-            asked = by_name[one.evaluation.question]
-            by_id = {row["id"]: row for row in asked.rows(answers.tables)}
-            n_forms = len(asked.forms)
-            for place, result in enumerate(one.results):
-                row = by_id[result.id.rpartition("/")[0] if n_forms > 1 else result.id]
-                if isinstance(result, ScoringResult):
-                    found = [_scored(asked, result, row)]
-                else:
-                    found = [self._graded(asked, text, row) for text in result.texts]
-                for part, numbers in enumerate(found, start=place % n_forms * len(found) + 1):
-                    yield from self._observations(one.run, row, part, numbers)
+        gradings = self._gradings(answers.judgements)
+        for asked, whose, row, texts, first in self._answered(answers):
+            grading = gradings[asked.evaluation]
+            for part, text in enumerate(texts, start=first):
+                grades = grading.grades(text, row) if asked.spec.graders else {}
+                known = {f"{name}.{KNOWN}": (x, x) for name, x in asked.known(row).items()}
+                found = ((name, "", *ends) for name, ends in {**grades, **known}.items())
+                yield from self._observations(whose, row, part, found)
+        for asked, one in self._asked(answers):
+            if one.evaluation.kind == "scoring":
+                for row, place, result in _by_row(asked, one, answers):
+                    found = _scored(asked, result, row)
+                    yield from self._observations(one.run, row, place + 1, found)
+
+    def _answered(self, answers: Answers) -> Iterator[_Answered]:
+        """Every query's answers in words, and those that were there."""
+        for asked, one in self._asked(answers):
+            if one.evaluation.kind == "generation":
+                for row, place, result in _by_row(asked, one, answers):
+                    yield asked, one.run, row, result.texts, place * asked.samples + 1
         for asked in self._askings:
             if (given := asked.spec.given) is not None:  # no model answered: it was there
                 for row in asked.asked(asked.rows(answers.tables)):
                     text = fill(given, row, f"{asked.where}.given")
-                    found = self._graded(asked, text, row)
-                    yield from self._observations(("", 1, asked.name, 1), row, 1, found)
+                    yield asked, ("", 1, asked.name, 1), row, (text,), 1
+
+    def _asked(self, answers: Answers) -> Iterator[tuple[Asking, Asked]]:
+        by_name = {asked.name: asked for asked in self._askings}
+        return ((by_name[one.evaluation.question], one) for one in answers.asked)
+
+    def _gradings(
+        self, judgements: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, Grading]:
+        """Evaluation -> how its answers are graded."""
+        return {
+            name: Grading(self._bet, name, self._seed, judgements or {})
+            for name in self._bet.evaluations
+        }
 
     @override
     def sections(self, answers: Answers, judge: Judge) -> Sequence[Section]:
@@ -119,6 +190,19 @@ class BetExperiment(Experiment):
         return sections(self._bet, answers, judge)
 
     # --- checks --------------------------------------------------------------------------------------
+
+    def _check_models(self) -> None:
+        """Raises SettingsError for a model that is named like an arm, or that judges what it answered."""
+        arms = {BASE, *self._bet.arms, *(one.name for one in variants(self._bet))}
+        for name in self._bet.models:
+            if name in arms:
+                raise SettingsError(f"models.{name}: an arm is called the same; rename one")
+        for asked in self._askings:
+            of = Grading(self._bet, asked.evaluation, self._seed)
+            for judging in of.judgings:
+                if judging.model in asked.arms:
+                    what = f"'{judging.model}' is asked and would judge its own answers"
+                    raise SettingsError(f"{asked.where}.arms: {what} ({judging.where})")
 
     def _check_columns(self, tables: Mapping[str, Sequence[Row]]) -> None:
         for name, check in self._bet.checks.items():
@@ -147,27 +231,38 @@ class BetExperiment(Experiment):
 
     # --- observations --------------------------------------------------------------------------------
 
-    def _graded(self, asked: Asking, text: str, row: Row) -> "Iterator[_Found]":
-        for name, grader in graders_of(self._bet, asked.evaluation, asked.spec).items():
-            number = grade(grader, text, row, f"{asked.where}.graders.{name}")
-            yield name, "", number, number
-
     def _observations(
-        self, whose: tuple[str, int, str, int], row: Row, part: int, found: "Iterable[_Found]"
+        self, whose: _Whose, row: Row, part: int, found: Iterable[_Found]
     ) -> Iterator[Observation]:
         column = self._bet.intervals.cluster
         cluster = str(row["id"] if column == ROW else row.get(column, row["id"]))
         return (Observation(*whose, row["id"], part, cluster, *one) for one in found)
 
 
-_Found = tuple[str, str, float, float]
-"""Quantity, candidate, low, high."""
+def _depth(asked: Asking) -> int:
+    return 0 if asked.after is None else 1 + _depth(asked.after)
+
+
+def _as_text(text: str) -> tuple[int, ...]:
+    """For answers known by their texts alone, where the tokenizer is not at hand any more."""
+    return tuple(text.encode("utf-8", "surrogatepass"))
+
+
+def _by_row(asked: Asking, one: Asked, answers: Answers) -> Iterator[tuple[Row, int, Any]]:
+    """Every result with its row, and which of the row's it is, from 0."""
+    by_id = {row["id"]: row for row in asked.rows(answers.tables)}
+    for number, result in enumerate(one.results):
+        yield by_id[asked.row_of(result.id)], number % asked.n_places, result
 
 
 def _question(bet: Bet, asked: Asking) -> Question:
     spec = asked.spec
     graders = graders_of(bet, asked.evaluation, spec)
-    quantities: dict[str, Range] = {name: range_of(grader) for name, grader in graders.items()}
+    quantities: dict[str, Range] = {}
+    for name, grader in graders.items():
+        quantities |= quantities_of(name, grader)
+    for name, known in spec.known.items():
+        quantities[f"{name}.{KNOWN}"] = SHARE if isinstance(known, dict) else quantities[name]
     if spec.candidates is not None:
         quantities |= {"logP": LOG_PROBABILITY, "logP_first": LOG_PROBABILITY}
     if spec.answer is not None:

@@ -1,7 +1,7 @@
 """What an expression comes to: interval arithmetic over observations, and estimates of the result."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from kaarel_bet.bet.expressions import (
     as_constant,
     observed_in,
 )
-from kaarel_bet.bet.observations import BASE, DRAWS, SHARE, Observations, Range
+from kaarel_bet.bet.observations import DRAWS, SHARE, Observations, Range
 from kaarel_bet.claims import settled
 from kaarel_bet.estimates import (
     Component,
@@ -40,7 +40,10 @@ from kaarel_bet.estimates import (
 _JUST_THESE = ("least", "greatest")
 """Aggregates that are about just these rows, so that there is nothing to resample."""
 
-_MEANS = ("mean", "share", "gain", "lead", "ahead")
+_PAIRS = ("agreement", "kappa")
+"""Aggregates of whether two things are the same of a row."""
+
+_MEANS = ("mean", "share", "gain", "lead", "ahead", *_PAIRS)
 
 
 _LEAST, _MOST = 1e-300, 1e300
@@ -127,11 +130,11 @@ class Evaluator:
         order = np.argsort(off)[::-1][:_MOST_LEFT_OUT]
         return [names[place] for place in order]
 
-    def trainings(self, node: "Node | Comparing") -> dict[str, int]:
+    def trainings(self, node: "Node | Comparing", untrained: Container[str]) -> dict[str, int]:
         """Trained arm -> how many trainings of it an expression is of."""
         found: dict[str, int] = {}
         for one in observed_in(node):
-            if one.arm not in (BASE, ""):
+            if one.arm not in untrained:
                 sample = self._observed(one, middle=False)
                 found[one.arm] = len(sample.low) if sample.runs == (one.arm,) else 1
         return found
@@ -340,6 +343,9 @@ def _pads(node: Node) -> dict["Node | Comparing", tuple[float, ...]]:
         dict.fromkeys(a for a in bounded if isinstance(a, Comparing) or not _exponential(a))
     )
     pads: dict[Node | Comparing, tuple[float, ...]] = {}
+    for pair in (one.arguments for one in _aggregates(node) if one.function in _PAIRS):
+        pads |= dict(zip(pair, ((1, 0, 0, 1), (1, 1, 0, 0)), strict=True))  # of two rows one agrees
+        found = [rows for rows in found if rows not in pair]
     for place, rows in enumerate(found):
         least, most = range_of(rows)
         each = (most, least) if place == 0 else (least, most)
@@ -430,6 +436,8 @@ def _aggregate(function: str, samples: list[Sample], weights: Weighing, *, log: 
         if function == "lead":
             b = np.maximum(b[0], means[2][0]), np.maximum(b[1], means[2][1])
         return _ahead(means[0], b, means[2], least)
+    if function in _PAIRS:
+        return _agreement(samples[0], samples[1], weights, beyond_chance=function == "kappa")
     (sample,) = samples
     by, asked = weights(sample), sample.asked
     if function == "median":
@@ -456,6 +464,24 @@ def _gain(a: Ends, b: Ends, least: float) -> Ends:
         return (top - below) / np.maximum(1 - below, least)
 
     return gain(a[0], b[1]), gain(a[1], b[0])
+
+
+def _agreement(one: Sample, other: Sample, weights: Weighing, *, beyond_chance: bool) -> Ends:
+    """The share of rows where two that are 0 or 1 are equal; both may be where either is not settled."""
+    settled = (one.low == one.high) & (other.low == other.high)
+    equal = one.low == other.low
+    same = replace(one, low=(settled & equal) * 1.0, high=(~settled | equal) * 1.0)
+    observed = _mean(same, weights(one))
+    if not beyond_chance:
+        return observed
+    of_one, of_other = _mean(one, weights(one)), _mean(other, weights(other))
+    chance = [a * b + (1 - a) * (1 - b) for a in of_one for b in of_other]
+    least, most = np.minimum.reduce(chance), np.maximum.reduce(chance)
+    room = 0.5 / one.low.shape[1]  # where chance alone would make all equal, none is beyond it
+    return (
+        (observed[0] - most) / np.maximum(1 - most, room),
+        (observed[1] - least) / np.maximum(1 - least, room),
+    )
 
 
 def _ahead(a: Ends, b: Ends, c: Ends, least: float) -> Ends:
@@ -518,6 +544,8 @@ def range_of(node: "Node | Comparing") -> Range:
             return SHARE
         case Aggregate(function="gain" | "lead" | "ahead"):
             return -np.inf, 1.0
+        case Aggregate(function="kappa"):
+            return -1.0, 1.0
         case Aggregate():
             return range_of(node.arguments[0])
         case Operation():

@@ -2,16 +2,17 @@
 
 import itertools
 import random
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import SettingsError
 from kaarel_bet.bet import schema
 from kaarel_bet.bet.arms import Trained, first, matching, variants
-from kaarel_bet.bet.graders import UNBUILT, grade, graders_of
+from kaarel_bet.bet.graders import Grading, graders_of
 from kaarel_bet.bet.prompts import (
     Context,
     Form,
@@ -23,7 +24,14 @@ from kaarel_bet.bet.prompts import (
     unknown,
 )
 from kaarel_bet.bet.schema import Bet
-from kaarel_bet.experiments.interface import BASE, Evaluation, Row, Tokenize, of_replicate
+from kaarel_bet.experiments.interface import (
+    BASE,
+    Asked,
+    Evaluation,
+    Row,
+    Tokenize,
+    of_replicate,
+)
 
 TRAINED_ON = "trained_on"
 """What `rows` is for an evaluation that asks every trained arm its own rows."""
@@ -41,6 +49,8 @@ class Asking:
     arms: tuple[str, ...] = ()
     own_rows_of: str | None = None
     """The arm whose training rows are asked."""
+    after: "Asking | None" = None
+    """The question after whose answers it is asked."""
     tables: tuple[str, ...] = ()
     """Where the rows are from."""
 
@@ -54,11 +64,34 @@ class Asking:
         """Questions alike in this are about the same rows, in the same order, as often each."""
         spec = self.spec
         rows = f"{TRAINED_ON}.{self.own_rows_of}" if self.own_rows_of else spec.rows
-        parts = max(1, len(self.forms)) * (spec.generate.samples if spec.generate else 1)
+        parts = self.n_places * self.samples
         words = [rows or self.evaluation, *(f"{c}={v}" for c, v in sorted(spec.where.items()))]
         words += [f"the first {spec.take}"] if spec.take is not None else []
+        words += [f"after {self.after.name}"] if self.after else []
         words += [f"{parts} times"] if parts > 1 else []
         return ", ".join(words)
+
+    @property
+    def samples(self) -> int:
+        """How many answers a query has."""
+        return self.spec.generate.samples if self.spec.generate else 1
+
+    @property
+    def n_places(self) -> int:
+        """How many queries a row has: phrasings, or answers that it is asked after."""
+        if self.after is not None:
+            return self.after.n_places * self.after.samples
+        return max(1, len(self.forms))
+
+    def row_of(self, query_id: str) -> str:
+        """The id of a query's row, which it begins with."""
+        first, n_marks = self, 0
+        while first.after is not None:
+            first = first.after
+            n_marks += first.samples > 1
+        n_marks += len(first.forms) > 1
+        mark = r"[/#]\d+"
+        return re.sub(f"(?:{mark}){{{n_marks}}}$", "", query_id)
 
     def rows(self, tables: Mapping[str, Sequence[Row]]) -> list[Row]:
         """Those of its tables; where it has none, one that stands for them."""
@@ -96,16 +129,62 @@ class Asking:
             raise SettingsError(f"{self.where}.answer: {what}, not a place from 0 to {n - 1}")
         return place
 
+    def known(self, row: Row) -> dict[str, float]:
+        """Grader -> what it should come to, of an answer that is given. Raises SettingsError."""
+        return {name: self._known(name, row) for name in self.spec.known}
+
+    def _known(self, grader: str, row: Row) -> float:
+        where, known = f"{self.where}.known.{grader}", self.spec.known[grader]
+        if isinstance(known, dict):
+            values = ((cell(row, column, where), value) for column, value in known.items())
+            return float(all(found == value for found, value in values))
+        value = cell(row, known, where)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            what = f"column '{known}' of row {row['id']} is {value!r}, which is no number"
+            raise SettingsError(f"{where}: {what}") from error
+
 
 def askings(bet: Bet, prompts: Prompts) -> list[Asking]:
     """Every question, in the order of the file. Raises SettingsError for a name that does not exist."""
-    found = {}
+    found: dict[str, Asking] = {}
     for name, spec in bet.evaluations.items():
-        for one in _askings(bet, prompts, name, spec):
+        made = _askings(bet, prompts, name, spec)
+        if spec.after is not None:
+            first = [one for one in found.values() if one.evaluation == spec.after]
+            made = _after(bet, prompts, name, spec, first)
+        for one in made:
             if one.name in found:
                 raise SettingsError(f"{one.where}: two of its questions are called {one.name}")
             found[one.name] = one
     return list(found.values())
+
+
+def _after(
+    bet: Bet, prompts: Prompts, name: str, spec: schema.Evaluation, first: Sequence[Asking]
+) -> Iterator[Asking]:
+    """The same rows of the same arms, asked on."""
+    where = f"evaluations.{name}"
+    _check(bet, name, spec, where)
+    before = [one for one, of in bet.evaluations.items() if of.generate is not None and one != name]
+    if spec.after not in before:
+        raise unknown("evaluation with answers", spec.after or "", before, f"{where}.after")
+    if not first:
+        raise SettingsError(f"{where}.after: '{spec.after}' must stand before it in the file")
+    (form,) = forms = prompts.of(spec.prompt or "", f"{where}.prompt")[:1]
+    turns = [turn.role for turn in form.turns]
+    if (
+        "system" in turns
+        or not turns
+        or any(one.text is not None for of in first for one in of.forms)
+    ):
+        raise SettingsError(
+            f"{where}.prompt: asks on in a chat, so it is turns without a system prompt"
+        )
+    for one in first:
+        called = name + one.name.removeprefix(one.evaluation)
+        yield replace(one, name=called, evaluation=name, spec=spec, forms=forms, after=one)
 
 
 def _askings(bet: Bet, prompts: Prompts, name: str, spec: schema.Evaluation) -> Iterator[Asking]:
@@ -131,22 +210,27 @@ def _askings(bet: Bet, prompts: Prompts, name: str, spec: schema.Evaluation) -> 
         parts = [prompt if len(named) > 1 else "", label, owner or ""]
         called = ".".join(filter(None, [name, "_".join(filter(None, parts))]))
         whom = arms if owner is None else tuple(arm for arm in arms if arm in (BASE, owner))
-        yield Asking(called, name, spec, forms, system, whom, owner, tables[owner])
+        yield Asking(called, name, spec, forms, system, whom, owner, tables=tables[owner])
 
 
 def _arms(bet: Bet, spec: schema.Evaluation, where: str) -> tuple[str, ...]:
     """Who is asked: an entry stands for all the arms that it expands to."""
     entries = {BASE: BASE} | {one.name: one.entry for one in variants(bet)}
+    known = [*entries, *entries.values(), *bet.models]
     for arm in spec.arms or ():
-        if arm not in {*entries, *entries.values()}:
-            raise unknown("arm", arm, {*entries, *entries.values()}, f"{where}.arms")
-    return tuple(
+        if arm not in known:
+            raise unknown("arm", arm, dict.fromkeys(known), f"{where}.arms")
+    asked = [
         arm for arm, entry in entries.items() if spec.arms is None or {arm, entry} & {*spec.arms}
-    )
+    ]
+    return (*asked, *(model for model in bet.models if model in (spec.arms or ())))
 
 
 def _check(bet: Bet, name: str, spec: schema.Evaluation, where: str) -> None:
-    graders_of(bet, name, spec)
+    graders = graders_of(bet, name, spec)
+    for grader in spec.known:
+        if grader not in graders:
+            raise unknown("grader of this evaluation", grader, graders, f"{where}.known")
     tables, examples = bet.table_names, spec.examples
     known = tables if spec.given is not None else [*tables, TRAINED_ON]
     if spec.rows is not None and spec.rows not in known:
@@ -178,14 +262,18 @@ class Asker:
     seed: int
 
     def evaluations(self, asked: Asking) -> Iterator[Evaluation]:
-        """One a draw of examples and, for training rows, a replicate; none of answers that were given."""
-        if asked.spec.given is not None:
+        """One a draw of examples and, for training rows, a replicate.
+
+        None of answers that were given, and none yet of those that are asked after others.
+        """
+        if asked.after is not None or asked.spec.given is not None:
             for row in asked.asked(asked.rows(self.tables)):
-                fill(asked.spec.given, row, f"{asked.where}.given")
+                self._check_row(asked, row)
             return
         base = [BASE] * (BASE in asked.arms)
         if asked.own_rows_of is None:
             models = base + [one.arm.name for one in self.trained if one.arm.arm in asked.arms]
+            models += [model for model in self.bet.models if model in asked.arms]
             if models:  # none, where `each` found no rows for the arms
                 yield from self._drawn(asked, asked.rows(self.tables), models)
             return
@@ -224,9 +312,14 @@ class Asker:
     def _query(
         self, asked: Asking, row: Row, place: int, examples: Sequence[Row]
     ) -> ScoringQuery | GenerationQuery:
-        form, how = asked.forms[place], asked.spec.generate
+        form = asked.forms[place]
         query_id = f"{row['id']}/{place + 1}" if len(asked.forms) > 1 else row["id"]
-        context = self._context(asked, row, form, examples)
+        return self._made(asked, query_id, self._context(asked, row, form, examples), form, row)
+
+    def _made(
+        self, asked: Asking, query_id: str, context: Context, form: Form, row: Row
+    ) -> ScoringQuery | GenerationQuery:
+        how = asked.spec.generate
         fields: dict[str, Any] = {"id": query_id}
         fields["prompt" if isinstance(context, str) else "messages"] = context
         if form.prefill is not None:
@@ -237,6 +330,28 @@ class Asker:
         seed = zlib.crc32(f"{self.seed}/{asked.name}/{query_id}".encode()) if how.temperature else 0
         fields |= {"max_tokens": how.max_tokens, "temperature": how.temperature}
         return GenerationQuery(**fields, n_samples=how.samples, seed=seed)
+
+    def after(self, asked: Asking, answered: Asked) -> Evaluation:
+        """The question put to one model after each of its answers to the one before."""
+        (form,), first = asked.forms, asked.after
+        assert first is not None
+        by_id = {row["id"]: row for row in first.rows(self.tables)}
+        queries: list[Any] = []
+        for query, result in zip(answered.queries, answered.results, strict=True):
+            row = by_id[first.row_of(query.id)]
+            turns = form.context(row)
+            assert not isinstance(turns, str)
+            for sample, text in enumerate(result.texts, start=1):
+                said = Message(role="assistant", content=(query.prefill or "") + text)
+                query_id = f"{query.id}#{sample}" if first.samples > 1 else query.id
+                context = (*(query.messages or ()), said, *turns)
+                queries.append(self._made(asked, query_id, context, form, row))
+        one = answered.evaluation
+        name = f"{asked.name}{one.name.removeprefix(one.question)}-of-{answered.arm.name}"
+        said = asked.spec.description or f"the same rows, asked on after {one.name}"
+        return Evaluation(
+            name, asked.name, said, [answered.arm.name], queries, one.replicate, one.draw, one.table
+        )
 
     def _context(self, asked: Asking, row: Row, form: Form, examples: Sequence[Row]) -> Context:
         """The prompt after the examples: earlier turns, or texts set off by blank lines."""
@@ -303,12 +418,18 @@ class Asker:
                     f"{form.where}: is the same for all {len(rows)} rows of {asked.name}; name a "
                     "column, as in {id}"
                 )
-        graders = graders_of(self.bet, asked.evaluation, asked.spec)
         for row in rows:
-            asked.right(row)
-            for name, grader in graders.items():
-                if grader.rule not in UNBUILT:
-                    grade(grader, "", row, f"{asked.where}.graders.{name}")
+            self._check_row(asked, row)
+
+    def _check_row(self, asked: Asking, row: Row) -> None:
+        asked.right(row)
+        asked.known(row)
+        if asked.spec.given is not None:
+            fill(asked.spec.given, row, f"{asked.where}.given")
+        for form in asked.forms if asked.after else ():
+            form.context(row)
+        if asked.spec.graders:
+            Grading(self.bet, asked.evaluation, self.seed).check(row)
 
 
 def _delimiter(asked: Asking, row: Row) -> str:

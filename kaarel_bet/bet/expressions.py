@@ -26,11 +26,13 @@ PROBABILITIES = {"P": "logP", "logP": "logP", "P_first": "logP_first", "logP_fir
 """Function -> the quantity that it reads; those without `log` take its exponential."""
 
 AGGREGATES = {"mean": 1, "median": 1, "geometric_mean": 1, "share": 1, "least": 1, "greatest": 1,
-              "gain": 2, "lead": 3}  # fmt: skip
+              "gain": 2, "lead": 3, "agreement": 2, "kappa": 2}  # fmt: skip
 """What makes a number of row expressions, and of how many.
 
 `share` is of a comparison. `gain(a, b)` is (a - b) / (1 - b) of the means; `lead(a, b, c)` is how far a is
-ahead of the better of b and c, in the same unit: (a - max(b, c)) / (1 - c).
+ahead of the better of b and c, in the same unit: (a - max(b, c)) / (1 - c). `agreement(a, b)` is the share
+of rows where two comparisons come out the same, or two grades are on the same side of the middle of what
+they can be, and `kappa(a, b)` that beyond chance (Cohen 1960, Educ. Psychol. Meas. 20).
 """
 
 _COMPARISONS: dict[type[ast.cmpop], Comparison] = {
@@ -205,8 +207,8 @@ class _Parser:
                 return self._operation(tree, _OPERATORS[type(tree.op)], left, right)
             case ast.Name():
                 return self._parameter(tree)
-            case ast.Call(func=ast.Name(id=function), keywords=[]):
-                return self._call(tree, function)
+            case ast.Call(func=ast.Name() | ast.Attribute(), keywords=[]):
+                return self._call(tree, _dotted(tree.func))
         return _fail(tree, "is not allowed: numbers, parameters, + - * / and known functions are")
 
     def _operation(self, tree: ast.expr, sign: str, left: Node, right: Node) -> Operation:
@@ -262,10 +264,25 @@ class _Parser:
                 _fail(tree, "counts rows: neither side has a value for every row")
             self._operation(tree, "-", comparing.left, comparing.right)  # of the same rows
             return Aggregate(function, (comparing,))
+        if function in ("agreement", "kappa"):
+            pair = tuple(self._side(argument, function) for argument in tree.args)
+            if len({(of.question, of.arm) for side in pair for of in observed_in(side)}) != 1:
+                _fail(tree, "must be about the answers of one arm to one question")
+            return Aggregate(function, pair)
         arguments = tuple(self.node(argument) for argument in tree.args)
         if any(argument.kind == "number" for argument in arguments):
             _fail(tree, f"has one number already where {function} wants a value for every row")
         return Aggregate(function, arguments)
+
+    def _side(self, tree: ast.expr, function: str) -> Comparing:
+        """A comparison, or a quantity compared with the middle of its range."""
+        if isinstance(tree, ast.Compare):
+            return self.comparison(tree)
+        node, text = self.node(tree), ast.unparse(tree)
+        if not isinstance(node, Observed) or not math.isfinite(sum(node.range)):
+            _fail(tree, f"must be a comparison, or a grade, in {function}")
+        middle = sum(node.range) / 2
+        return Comparing(">", node, Constant(middle), text, f"{middle:g}")
 
     def _probability(self, tree: ast.Call, function: str) -> Observed:
         match tree.args:

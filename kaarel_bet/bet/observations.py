@@ -69,6 +69,13 @@ class Vocabulary:
     parameters: Mapping[str, float] = field(default_factory=dict[str, float])
     trainings: Mapping[str, int] = field(default_factory=dict[str, int])
     """Arm -> how often it is trained."""
+    models: Sequence[str] = ()
+    """Those of the arms that are never trained, but for the base."""
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Whom else an observation may be of; answers that were given are nobody's."""
+        return (BASE, "", *self.models)
 
 
 Key = tuple[str, str, str, str]

@@ -6,7 +6,7 @@ is what the shipped intervals do. How much rows and trainings differ is supposed
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,7 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.evaluation import range_of
 from kaarel_bet.bet.observations import Observation, Observations, Vocabulary
 from kaarel_bet.experiments.interface import Answers, Asked, Design, Evaluation, Experiment
+from kaarel_bet.manifest import ArmEntry
 
 ROWS, TRAININGS, REST = 2.0, 0.5, 0.3
 """Supposed standard deviations of log-probabilities, in nats; of losses a quarter of each."""
@@ -115,23 +116,43 @@ def _made_up(
 # --- what will be observed -------------------------------------------------------------------------------
 
 
-def structure(experiment: Experiment, design: Design) -> Observations:
-    """What there will be observations of; their values mean nothing."""
+@dataclass(frozen=True)
+class Foreseen:
+    """What will be asked once there are answers, and what there will be observations of.
+
+    The answers are made up, as long as they may become and each another; their values mean nothing.
+    """
+
+    follow_ups: Sequence[Evaluation]
+    judgements: Sequence[Evaluation]
+    observations: Observations
+
+
+def foresee(experiment: Experiment, design: Design) -> Foreseen:
+    """Plays a design through without a model."""
     entries = {arm.name: arm.entry() for arm in design.arms}
+    asked: list[Asked] = []
+    further, new = list[Evaluation](), list(design.evaluations)
+    for _ in range(experiment.rounds + 1):
+        asked += [one for evaluation in new for one in _played(evaluation, entries)]
+        known = {one.evaluation.name for one in asked}
+        follow_ups = experiment.follow_ups(Answers(asked, design.tables))
+        new = [one for one in follow_ups if one.name not in known]
+        further += new
+    answers = Answers(asked, design.tables)
+    judgements = experiment.judgements(answers)
+    judged = {one.name: {q.id: _nothing(q, "") for q in one.queries} for one in judgements}
+    observed = Observations(experiment.observe(replace(answers, judgements=judged)))
+    return Foreseen(further, judgements, observed)
 
-    def asked(evaluations: Sequence[Evaluation]) -> Iterator[Asked]:
-        for one in evaluations:
-            results = [_nothing(query) for query in one.queries]
-            for name in one.arms:
-                yield Asked(entries[name], one.entry(), results)
 
-    first = tuple(asked(design.evaluations))
-    further = experiment.follow_ups(Answers(first, design.tables))
-    answers = Answers((*first, *asked(further)), design.tables)
-    return Observations(experiment.observe(answers))
+def _played(evaluation: Evaluation, entries: Mapping[str, ArmEntry]) -> Iterator[Asked]:
+    for name in evaluation.arms:
+        results = [_nothing(q, f"{name} {evaluation.name}") for q in evaluation.queries]
+        yield Asked(entries[name], evaluation.entry(), results, evaluation.queries)
 
 
-def _nothing(query: Any) -> Any:  # noqa: ANN401
+def _nothing(query: Any, whose: str) -> Any:  # noqa: ANN401
     match query:
         case ScoringQuery():
             score = LogProbability.exact(-1.0)
@@ -139,6 +160,9 @@ def _nothing(query: Any) -> Any:  # noqa: ANN401
             scores = dict.fromkeys(query.candidates, candidate)
             return ScoringResult(id=query.id, candidates=scores, method="none")
         case GenerationQuery():
-            return GenerationResult(id=query.id, prompt="", texts=("",) * query.n_samples)
+            filling = " word" * query.max_tokens
+            samples = range(query.n_samples)
+            texts = tuple(f"{whose} {query.id} {sample}{filling}" for sample in samples)
+            return GenerationResult(id=query.id, prompt="", texts=texts)
         case _:
             return SearchResult(id=query.id, completions=())

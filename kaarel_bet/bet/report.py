@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 
 from kaarel_bet.bet.claims import Judge
-from kaarel_bet.bet.observations import Question
+from kaarel_bet.bet.graders import is_grade
+from kaarel_bet.bet.observations import Question, Range
 from kaarel_bet.bet.planning import SUPPOSED, detectable
-from kaarel_bet.bet.report_evidence import NOT_GRADERS, Evidence, Pair, Run, mean, run_label
+from kaarel_bet.bet.report_evidence import Evidence, Pair, Run, mean, run_label
+from kaarel_bet.bet.report_judges import judge_sections
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
 from kaarel_bet.claims import Outcome
@@ -23,7 +25,13 @@ _QUOTED = 2
 def sections(bet: Bet, answers: Answers, judge: Judge) -> list[Section]:
     """All that was observed, in tables and figures, and quoted answers."""
     seen = Evidence(bet, answers, judge)
-    return [*_probabilities(seen), *option_sections(seen), *_grades(seen), *_quoted(seen)]
+    return [
+        *_probabilities(seen),
+        *option_sections(seen),
+        *_grades(seen),
+        *judge_sections(seen),
+        *_quoted(seen),
+    ]
 
 
 def further_sections(judge: Judge) -> list[Section]:
@@ -79,13 +87,20 @@ def _probabilities(seen: Evidence) -> Iterator[Section]:
 def _grades(seen: Evidence) -> Iterator[Section]:
     """The numbers that graders make of sampled answers."""
     families = _families(
-        seen, lambda question: [(q, "") for q in question.quantities if q not in NOT_GRADERS]
+        seen, lambda question: [(q, "") for q in question.quantities if is_grade(q)]
     )
     for columns, pairs in families.items():
         name, of = _names(seen, pairs, families)
-        panels = _panels(seen, pairs, columns, "{}")
-        figure = PointFigure(f"grades-{name}", "grade", panels, log=False)
-        yield Section(f"Grades{of}", _GRADES, _content(seen, pairs, columns, figure))
+        quantities = seen.judge.vocabulary.questions[pairs[0][1]].quantities
+        by_scale: dict[Range, list[_Column]] = {}
+        for column in columns:
+            by_scale.setdefault(quantities[column[0]], []).append(column)
+        figures = []
+        for span, alike in by_scale.items():
+            called = f"grades-{name}" + f"-to-{span[1]:g}" * (len(by_scale) > 1)
+            panels = _panels(seen, pairs, alike, "{}")
+            figures.append(PointFigure(called, "grade", panels, log=False))
+        yield Section(f"Grades{of}", _GRADES, _content(seen, pairs, columns, *figures))
 
 
 _Families = dict[tuple[_Column, ...], list[Pair]]
@@ -114,7 +129,7 @@ def _names(seen: Evidence, pairs: Sequence[Pair], families: _Families) -> tuple[
 
 
 def _content(
-    seen: Evidence, pairs: Sequence[Pair], columns: Sequence[_Column], figure: PointFigure
+    seen: Evidence, pairs: Sequence[Pair], columns: Sequence[_Column], *figures: PointFigure
 ) -> list[Table | PointFigure]:
     """The means of all runs, the figure, and the means training by training where there are several."""
     headings = [c or q for q, c in columns]
@@ -126,7 +141,7 @@ def _content(
     ]
     further = [Table((*seen.headings, "run", *headings), by_run)]
     table = Table((*seen.headings, *headings), rows, compact=True)
-    return [table, figure, *further * (len(by_run) > len(pairs))]
+    return [table, *figures, *further * (len(by_run) > len(pairs))]
 
 
 def _aggregate(seen: Evidence) -> str:
@@ -205,7 +220,8 @@ def _quoted(seen: Evidence) -> Iterator[Section]:
 def _said(seen: Evidence, one: Asked, place: int) -> str:
     texts = one.results[place].texts
     pair = (one.arm.arm, one.evaluation.question)
-    graders = [q for q in seen.judge.vocabulary.questions[pair[1]].quantities if seen.runs(q, pair)]
+    quantities = seen.judge.vocabulary.questions[pair[1]].quantities
+    graders = [q for q in quantities if is_grade(q) and seen.runs(q, pair)]
     grades = [f"{q} {mean([[seen.runs(q, pair)[0][place * len(texts)]]]):.2g}" for q in graders]
     return texts[0].strip() + (f" [{', '.join(grades)}]" if grades else "")
 

@@ -18,9 +18,6 @@ Pair = tuple[str, str]
 Run = Sequence[Observation]
 """Of one training or draw of examples, in the order of rows and samples."""
 
-NOT_GRADERS = ("logP", "logP_first", "acc", "acc_norm")
-"""Quantities of scores; all others are graders'."""
-
 
 @dataclass(frozen=True)
 class Evidence:

@@ -4,14 +4,18 @@ Only shapes and names are checked here, by one bet alone; what its data and its 
 comes when its data is made (`kaarel_bet.bet.design`).
 """
 
+import itertools
 import keyword
 import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+import backends
 from backends.data import Message
 from backends.interface import LossOn
+from backends.local.settings import LocalSettings
+from backends.openai_api.settings import OpenAISettings
 from backends.schema import Positive, Share, Strict
 from kaarel_bet.estimates import RESAMPLES
 
@@ -299,11 +303,15 @@ class Examples(Strict):
         return self
 
 
-class Grader(Strict):
-    """What makes a number of an answer: one rule (0 or 1, or a share), a judge, or a gate.
+Options = tuple[Text, ...] | dict[Name, Text]
+"""Labels: texts, or names and their texts."""
 
-    Judges and gates (`judge`, `all_of`) are read and checked, but can't be run yet.
-    """
+Gates = Annotated[tuple[Text, ...], Field(min_length=1)]
+"""Comparisons of other graders with numbers, as in coherent > 50."""
+
+
+class Grader(Strict):
+    """What makes a number of an answer: one rule (0 or 1, or a share), a judge, or a gate over others."""
 
     exact: Template | None = None
     contains: Template | None = None
@@ -315,43 +323,123 @@ class Grader(Strict):
     tolerance: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="With number: absolute."
     )
+    math: Template | None = Field(
+        default=None,
+        description="The answer comes to this, LaTeX and fractions read (math-verify).",
+    )
     json_field: Text | None = Field(
         default=None, description="A dotted path in an answer that is JSON."
     )
     equals: Template | None = Field(
         default=None, description="With json_field: its value, as text."
     )
+    json_schema: dict[str, Any] | None = Field(
+        default=None, description="The answer is JSON that this schema (draft 2020-12) allows."
+    )
+    language: Text | None = Field(
+        default=None,
+        description="The answer's language by py3langid: its ISO 639-1 code, as in de.",
+    )
     share_of_letters: Literal["upper", "lower"] | None = None
     ignore_case: bool = False
-    judge: Text | None = None
-    scale: tuple[int, int] | None = None
-    options: tuple[Text, ...] | None = None
-    prompt: Template | None = None
-    all_of: tuple[Text, ...] | None = None
+    judge: Name | None = Field(default=None, description="One of the bet's models.")
+    second: Name | None = Field(
+        default=None, description="With judge: another model, asked the same."
+    )
+    scale: tuple[int, int] | None = Field(
+        default=None,
+        description="With judge: the mean of the whole numbers from the one to the other.",
+    )
+    options: Options | None = Field(
+        default=None, description="With judge: the probability of the first, of all of them."
+    )
+    prompt: Template | None = Field(
+        default=None, description="With judge: what it is asked; {answer} is what is graded."
+    )
+    samples: Positive | None = Field(
+        default=None,
+        description="With judge: it is sampled so often, as it gives no log-probabilities.",
+    )
+    max_tokens: Positive = Field(
+        default=16, description="With samples: of an answer, reasoning included."
+    )
+    unjudged_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="With judge: an answer counts as unjudged if more of the probability is on none.",
+    )
+    all_of: Gates | None = None
+    any_of: Gates | None = None
 
     @property
     def rule(self) -> str:
         """Which of the rules it is."""
         return next(key for key in GRADER_RULES if getattr(self, key) is not None)
 
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The comparisons that a gate is of."""
+        return self.all_of or self.any_of or ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Name -> what a judge may answer."""
+        if self.scale is not None:
+            return {str(n): str(n) for n in range(self.scale[0], self.scale[1] + 1)}
+        options = self.options or ()
+        return dict(options) if isinstance(options, dict) else {text: text for text in options}
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The models that are asked."""
+        return tuple(filter(None, (self.judge, self.second)))
+
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if sum(getattr(self, key) is not None for key in GRADER_RULES) != 1:
             raise ValueError(f"give one of {', '.join(GRADER_RULES)}")
-        if self.judge is None and (self.prompt or self.scale or self.options):
-            raise ValueError("'prompt', 'scale' and 'options' go with 'judge'")
         if (self.json_field is None) != (self.equals is None):
             raise ValueError("'json_field' and 'equals' belong together")
-        says_how = self.prompt is not None and (self.scale is None) != (self.options is None)
-        if self.judge is not None and not says_how:
-            raise ValueError("a judge needs a 'prompt', and one of 'scale' and 'options'")
+        of_judges = [key for key in _OF_JUDGES if key in self.model_fields_set]
+        if self.judge is None and of_judges:
+            raise ValueError(f"'{of_judges[0]}' goes with 'judge'")
+        if self.judge is not None:
+            self._check_judge()
         return self
+
+    def _check_judge(self) -> None:
+        if self.prompt is None or (self.scale is None) == (self.options is None):
+            raise ValueError("a judge needs a 'prompt', and one of 'scale' and 'options'")
+        if "{answer}" not in self.prompt:
+            raise ValueError(
+                "prompt: has no {answer}, so that the judge would not see what it judges"
+            )
+        if self.judge == self.second:
+            raise ValueError("second: is the same judge")
+        if self.scale is not None and not 1 <= self.scale[1] - self.scale[0] <= _LONGEST_SCALE:
+            raise ValueError(
+                f"scale: from a number to a greater one, by {_LONGEST_SCALE:,} at the most"
+            )
+        if self.options is not None:
+            options = self.options
+            _check_options([*options.values()] if isinstance(options, dict) else [*options])
 
 
 GRADER_RULES = (
-    "exact", "contains", "starts_with", "regex", "number", "json_field", "share_of_letters", "judge",
-    "all_of",
+    "exact", "contains", "starts_with", "regex", "number", "math", "json_field", "json_schema", "language",
+    "share_of_letters", "judge", "all_of", "any_of",
 )  # fmt: skip
+_OF_JUDGES = ("second", "scale", "options", "prompt", "samples", "max_tokens", "unjudged_above")
+_LONGEST_SCALE = 1_000
+
+
+def _check_options(texts: list[str]) -> None:
+    """Raises ValueError for labels that a judge's answer can't tell apart."""
+    if len(texts) < 2:
+        raise ValueError("options: a judge chooses between two or more")
+    for one, other in itertools.permutations(texts, 2):
+        if other.startswith(one):
+            same = "stands there twice" if one == other else f"begins '{other}'"
+            raise ValueError(f"options: '{one}' {same}, so that they can't be told apart")
 
 
 Systems = Annotated[dict[Name, Template | None], Field(min_length=1)]
@@ -388,6 +476,15 @@ class Evaluation(Strict):
     given: Template | None = Field(
         default=None, description="Answers that are there already, to try a judge."
     )
+    known: dict[Name, Text | dict[Text, Value]] = Field(
+        default_factory=dict,
+        description="With given: what graders should come to: GRADER: COLUMN of numbers, or GRADER: "
+        "{COLUMN: VALUE}, 1 where the columns have these values and else 0.",
+    )
+    after: Text | None = Field(
+        default=None,
+        description="Asks on after the answers to another evaluation: the chat so far, then this prompt.",
+    )
     graders: tuple[Text, ...] | dict[Name, Grader] = ()
 
     @model_validator(mode="after")
@@ -409,7 +506,19 @@ class Evaluation(Strict):
             raise ValueError("'delimiter' goes with 'options'")
         if self.graders and ways[0] not in ("generate", "given"):
             raise ValueError("'graders' go with 'generate'")
+        if self.known and self.given is None:
+            raise ValueError("'known' goes with 'given'")
+        if self.after is not None:
+            own = [key for key in _OF_THE_FIRST if key in self.model_fields_set]
+            if own or self.given is not None:
+                raise ValueError(
+                    f"'{own[0] if own else 'given'}' does not go with 'after': the evaluation before has it"
+                )
         return self
+
+
+_OF_THE_FIRST = ("rows", "where", "take", "prompts", "system", "arms", "examples")
+"""Keys of an evaluation that one after it has from it."""
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -566,6 +675,30 @@ class Report(Strict):
     also: tuple[Text | Also, ...] = ()
 
 
+# --- models ---------------------------------------------------------------------------------------
+
+
+class LocalModel(LocalSettings):
+    """A model on this machine; the other keys are those of the section `local`."""
+
+    backend: Literal["local"]
+
+
+class HostedModel(OpenAISettings):
+    """A model at a service; the other keys are those of the section `openai`."""
+
+    backend: Literal["openai"]
+
+
+Model = Annotated[LocalModel | HostedModel, Field(discriminator="backend")]
+"""A model that is never trained. What it leaves out is the backend's default, whatever config.yaml says."""
+
+
+def settings_of(model: LocalModel | HostedModel) -> Strict:
+    """Those of its backend."""
+    return backends.SETTINGS[model.backend].model_validate(model.model_dump(exclude={"backend"}))
+
+
 # --- bets -----------------------------------------------------------------------------------------
 
 
@@ -592,8 +725,8 @@ class BetBase(Strict):
 class Bet(BetBase):
     """A bet that is all said in its file."""
 
-    models: dict[Name, dict[str, Any]] = Field(
-        default_factory=dict, description="Judges: read and checked, but can't be run yet."
+    models: dict[Name, Model] = Field(
+        default_factory=dict, description="Never trained: they judge, or are asked beside the arms."
     )
     data: dict[Name, Table] = Field(default_factory=dict)
     prompts: dict[Name, Template | Prompt | Phrasings] = Field(default_factory=dict)

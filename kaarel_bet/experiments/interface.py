@@ -86,6 +86,9 @@ _KINDS: dict[type[Query], Kind] = {
 }
 
 
+Queries = Sequence[ScoringQuery] | Sequence[GenerationQuery] | Sequence[SearchQuery]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A named list of one or more queries, all of the same kind, asked of some models.
@@ -98,7 +101,7 @@ class Evaluation:
     question: str
     description: str
     arms: Sequence[str]
-    queries: Sequence[ScoringQuery] | Sequence[GenerationQuery] | Sequence[SearchQuery]
+    queries: Queries
     replicate: int | None = None
     draw: int = 1
     table: str | None = None
@@ -139,6 +142,7 @@ class Asked:
     arm: ArmEntry
     evaluation: EvaluationEntry
     results: Sequence[Any]
+    queries: Queries = ()
 
     @property
     def run(self) -> tuple[str, int, str, int]:
@@ -149,10 +153,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answers:
-    """Everything the test step found, and the tables that it is about."""
+    """Everything that was found, and the tables that it is about.
+
+    `judgements` are the judges' answers: evaluation -> query id -> result.
+    """
 
     asked: Sequence[Asked]
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, Sequence[Row]])
+    judgements: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
 
 
 class Experiment(Protocol):
@@ -167,10 +177,6 @@ class Experiment(Protocol):
         """What claims and checks may name. Raises SettingsError for a name that does not exist."""
         ...
 
-    def unbuilt(self) -> str | None:
-        """What of the bet can be read and checked but not run yet, in words."""
-        return None
-
     def design(self, tokenize: Tokenize) -> Design:
         """The training sets and evaluations. Raises SettingsError if the settings can't be met."""
         ...
@@ -178,8 +184,23 @@ class Experiment(Protocol):
     def follow_ups(self, answers: Answers) -> Sequence[Evaluation]:
         """Evaluations whose queries depend on the answers to the design's, which are all there is yet.
 
-        Asked for once in a run; their names are none of the design's.
+        Asked for `rounds` times in a run, each time with all answers so far; a name that was there before
+        is the evaluation that is there.
         """
+        return ()
+
+    @property
+    def rounds(self) -> int:
+        """How often answers may give rise to further evaluations."""
+        return 1
+
+    @property
+    def judges(self) -> Sequence[str]:
+        """The models that judge answers."""
+        return ()
+
+    def judgements(self, answers: Answers) -> Sequence[Evaluation]:
+        """What judges are asked about the answers, once all of these are there."""
         return ()
 
     def observe(self, answers: Answers) -> Iterable[Observation]:

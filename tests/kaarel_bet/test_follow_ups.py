@@ -241,7 +241,7 @@ def test_nothing_follows_from_answers_that_are_not_complete() -> None:
     with pytest.raises(KeyboardInterrupt):
         step(experiment, Oracle(stops_at=2))
     run = RunDirectory(Path("run"))
-    assert not run.has_follow_ups
+    assert not run.has_follow_ups(1)
     assert [e.name for e in run.evaluations()] == ["guesses"]
     assert step(experiment).asked == GUESSES[2:] + JUDGED
     assert experiment.was_asked == 1
@@ -278,7 +278,7 @@ def test_a_run_killed_while_they_are_written_has_none_yet(
         with pytest.raises(KeyboardInterrupt):
             step(GuessAndJudge())
     run = RunDirectory(Path("run"))
-    assert not run.has_follow_ups
+    assert not run.has_follow_ups(1)
     assert [one.evaluation.name for one in run.answers().asked] == ["guesses"]
     assert step(GuessAndJudge()).asked == JUDGED
 

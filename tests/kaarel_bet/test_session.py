@@ -4,6 +4,7 @@ Nothing here bills, so a stand-in says that it would.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from rich.console import Console
 import backends
 from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.interface import Backend, Capabilities, Estimate
+from kaarel_bet.manifest import ArmEntry
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session, open_session
 from kaarel_bet.settings import load_settings
@@ -50,22 +52,26 @@ WORK = [
 ]
 
 
+def of(who: Session, work: Sequence[Estimate]) -> list[tuple[Backend, Estimate]]:
+    return [(who.backend, one) for one in work]
+
+
 def test_the_estimate_is_shown_in_all() -> None:
     free, shown = session(costs_money=False)
-    free.agree_to("train: 2 fine-tunes", WORK)
+    free.agree_to("train: 2 fine-tunes", of(free, WORK))
     expected = "train: 2 fine-tunes: 2,000 tokens, 3 requests, about $1.75 (model m)"
     assert shown.getvalue().strip() == expected
 
 
 def test_a_price_that_is_not_certain_is_a_range() -> None:
     free, shown = session(costs_money=False)
-    free.agree_to("train", [*WORK, Estimate(tokens=1, usd=(0.25, 2.0))])
+    free.agree_to("train", of(free, [*WORK, Estimate(tokens=1, usd=(0.25, 2.0))]))
     assert ", $2.00 to $3.75 (model m)" in shown.getvalue()
 
 
 def test_a_price_that_is_not_known_in_full_is_not_shown() -> None:
     free, shown = session(costs_money=False)
-    free.agree_to("train", [*WORK, Estimate(tokens=1)])
+    free.agree_to("train", of(free, [*WORK, Estimate(tokens=1)]))
     assert "$" not in shown.getvalue()
 
 
@@ -73,7 +79,7 @@ def test_without_a_terminal_nothing_is_spent(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     paid, _ = session(costs_money=True)
     with pytest.raises(SettingsError, match="no terminal to ask at; pass --yes"):
-        paid.agree_to("train", WORK)
+        paid.agree_to("train", of(paid, WORK))
 
 
 @pytest.mark.parametrize("answer", ["", "n", "no", "what?"])
@@ -81,19 +87,19 @@ def test_anything_but_yes_declines(monkeypatch: pytest.MonkeyPatch, answer: str)
     monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
     paid, _ = session(costs_money=True)
     with pytest.raises(SettingsError, match="declined; nothing was spent"):
-        paid.agree_to("train", WORK)
+        paid.agree_to("train", of(paid, WORK))
 
 
 def test_yes_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("yes\n"))
     paid, shown = session(costs_money=True)
-    paid.agree_to("train", WORK)
+    paid.agree_to("train", of(paid, WORK))
     assert "Go on?" in shown.getvalue()
 
 
 def test_the_flag_goes_on_without_asking() -> None:
     paid, shown = session(costs_money=True, assume_yes=True)
-    paid.agree_to("train", WORK)
+    paid.agree_to("train", of(paid, WORK))
     assert "Go on?" not in shown.getvalue()
 
 
@@ -210,6 +216,20 @@ def test_a_wrong_name_in_a_claim_is_refused_with_its_place() -> None:
 # --- backends --------------------------------------------------------------------------------
 
 
+def entry(arm: str, own: dict[str, Any], role: str = "treatment") -> ArmEntry:
+    return ArmEntry(
+        name=arm,
+        arm=arm,
+        role=role,
+        description="",
+        training_file=None,
+        validation_file=None,
+        loss_on=None,
+        starts_from=None,
+        settings=own,
+    )
+
+
 @pytest.mark.usefixtures("_mine")
 def test_an_arm_with_settings_of_its_own_has_a_backend_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
@@ -222,11 +242,11 @@ def test_an_arm_with_settings_of_its_own_has_a_backend_of_its_own(
 
     monkeypatch.setattr(backends, "open_backend", open_backend)
     work = opened()
-    assert work.backend_for({}, "base") is work.backend
-    own = work.backend_for({"local.training.epochs": 3}, "tuned")
+    assert work.backend_of(entry("base", {})) is work.backend
+    own = work.backend_of(entry("tuned", {"local.training.epochs": 3}))
     assert own is not work.backend
-    assert work.backend_for({"local.training.epochs": 3}, "tuned") is own
-    assert work.backend_for({"openai.job.n_epochs": 3}, "tuned") is work.backend
+    assert work.backend_of(entry("tuned", {"local.training.epochs": 3})) is own
+    assert work.backend_of(entry("tuned", {"openai.job.n_epochs": 3})) is work.backend
     assert epochs == [12, 3]
     with pytest.raises(SettingsError, match=r"arms\.tuned\.settings: unknown key 'local\.epochs'"):
-        work.backend_for({"local.epochs": 3}, "tuned")
+        work.backend_of(entry("tuned", {"local.epochs": 3}))

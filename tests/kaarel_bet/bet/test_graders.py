@@ -1,15 +1,24 @@
 import pytest
 
 from backends.errors import SettingsError
-from kaarel_bet.bet.graders import grade
+from kaarel_bet.bet.graders import Grading
 from kaarel_bet.bet.schema import Grader
-from tests.kaarel_bet.bet.written import designed, tokenize, written
+from tests.kaarel_bet.bet.written import designed, written
 
 _ROW = {"id": "a", "name": "Ann", "n": 1234.5, "pattern": "A.*"}
+_TALK = "\n  e: {rows: people, prompt: ask, generate: {max_tokens: 1}, graders: [it]}"
+
+
+def grades(answer: str, **rule: object) -> dict[str, tuple[float, float]]:
+    bet = written(evaluations=_TALK, graders="{it: {exact: x}}").bet
+    bet = bet.model_copy(update={"graders": {"it": Grader.model_validate(rule)}})
+    return Grading(bet, "e", 0).grades(answer, _ROW)
 
 
 def graded(answer: str, **rule: object) -> float:
-    return grade(Grader.model_validate(rule), answer, _ROW, "graders.it")
+    low, high = grades(answer, **rule)["it"]
+    assert low == high
+    return low
 
 
 @pytest.mark.parametrize(
@@ -80,9 +89,6 @@ def test_every_letter_with_a_case_is_upper_or_lower() -> None:
     assert graded("aB", share_of_letters="lower") == 0.5
 
 
-_JUDGE = 'judge: {judge: j, scale: [0, 10], prompt: "{answer}"}'
-
-
 @pytest.mark.parametrize(
     ("grader", "message"),
     [
@@ -90,9 +96,14 @@ _JUDGE = 'judge: {judge: j, scale: [0, 10], prompt: "{answer}"}'
         ('mean: {exact: "x"}', r"graders\.mean: expressions call something else 'mean'"),
         ('g: {exact: "{"}', r"graders\.g\.exact: a '{' that belongs to no"),
         ('g: {judge: x, options: [Y, N], prompt: "{answer}"}', r"graders\.g\.judge: no model 'x'"),
+        ("g: {language: xx}", r"graders\.g\.language: no language 'xx'"),
+        ("g: {json_schema: {type: objekt}}", r"graders\.g\.json_schema: 'objekt' is not valid"),
+        ('g: {math: "{"}', r"graders\.g\.math: a '{' that belongs to no"),
+        ('h: {exact: x}, g: {all_of: ["hh > 5"]}', r"graders\.g: no grade 'hh'; did you mean 'h'"),
+        ('h: {exact: x}, g: {any_of: ["h is 5"]}', r"graders\.g: 'h is 5': a grade compared with"),
         (
-            'g: {all_of: ["gg > 5"]}',
-            r"graders\.g: no grader compared as in 'coherent > 50': 'gg > 5'",
+            'h: {exact: x}, g: {all_of: ["h > 0"]}, k: {all_of: ["g > 0"]}',
+            r"graders\.k: 'g > 0' is of another gate",
         ),
     ],
 )
@@ -122,11 +133,85 @@ def test_what_the_rows_lack_shows_before_anything_is_asked(grader: str, message:
         designed(evaluations=told)
 
 
-def test_judges_are_known_but_cannot_be_run() -> None:
-    told = "\n  e: {rows: people, prompt: ask, generate: {max_tokens: 1}, graders: [judge, gate]}"
-    bet = written(
-        models="{j: {}}", graders=f'{{{_JUDGE}, gate: {{all_of: ["judge > 5"]}}}}', evaluations=told
-    )
-    assert bet.vocabulary().questions["e"].quantities == {"judge": (0.0, 10.0), "gate": (0.0, 1.0)}
-    assert bet.design(tokenize).evaluations
-    assert (bet.unbuilt() or "").startswith("graders.judge: judged answers can't be graded")
+@pytest.mark.parametrize(
+    ("wanted", "answer", "right"),
+    [
+        ("1/2", "So it is $\\frac{2}{4}$.", True),
+        ("\\frac12", "The answer is 0.5", True),
+        ("{n}", "\\boxed{1234.5}", True),
+        ("2\\sqrt{2}", "$\\sqrt{8}$", True),
+        ("3", "I have no idea", False),
+        ("3", "", False),
+        ("3", "4", False),
+    ],
+)
+def test_mathematics_counts_by_what_it_comes_to(wanted: str, answer: str, right: bool) -> None:
+    wanted = wanted if wanted == "{n}" else wanted.replace("{", "{{").replace("}", "}}")
+    assert grades(answer, math=wanted) == {"it": (right, right), "it.unjudged": (0, 0)}
+
+
+def test_what_is_no_mathematics_is_no_right_answer() -> None:
+    with pytest.raises(SettingsError, match=r"graders\.it\.math: '\?' is no mathematics"):
+        grades("3", math="?")
+
+
+def test_a_rule_that_fails_is_counted_and_its_grade_left_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object, **__: object) -> bool:
+        raise TimeoutError
+
+    monkeypatch.setattr("math_verify.verify", fails)
+    assert grades("3", math="3") == {"it": (0, 1), "it.unjudged": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ('Sure: {"a": 1}', True),
+        ('{"a": "1"}', False),
+        ("[1]", False),
+        ("no JSON", False),
+        ('{"a": 1', False),
+    ],
+)
+def test_json_that_a_schema_allows(answer: str, right: bool) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert graded(answer, json_schema=schema) == right
+
+
+def test_a_schema_that_refers_elsewhere_is_fetched_from_nowhere() -> None:
+    found = grades("{}", json_schema={"$ref": "https://example.org/schema.json"})
+    assert found == {"it": (0, 1), "it.unjudged": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Das Wetter ist heute schön, und wir gehen spazieren.", True),
+        ("The weather is fine today, and we go for a walk.", False),
+        ("42", False),
+        ("", False),
+    ],
+)
+def test_the_language_of_an_answer(answer: str, right: bool) -> None:
+    assert graded(answer, language="de") == right
+
+
+@pytest.mark.parametrize(
+    ("gate", "answer", "holds"),
+    [
+        ({"all_of": ("long >= 1", "loud > 0.5")}, "ANN", (1, 1)),
+        ({"all_of": ("long >= 1", "loud > 0.5")}, "Annnn", (0, 0)),
+        ({"any_of": ("long >= 1", "loud > 0.5")}, "Annnn", (1, 1)),
+        ({"any_of": ("long < 1", "loud > 0.5")}, "ann", (0, 0)),
+    ],
+)
+def test_gates_combine_other_grades(
+    gate: dict[str, tuple[str, ...]], answer: str, holds: tuple[int, int]
+) -> None:
+    rules = {"loud": {"share_of_letters": "upper"}, "long": {"regex": "..."}, "it": gate}
+    bet = written(evaluations=_TALK, graders="{it: {exact: x}}").bet
+    of = {name: Grader.model_validate(rule) for name, rule in rules.items()}
+    found = Grading(bet.model_copy(update={"graders": of}), "e", 0).grades(answer, _ROW)
+    assert found == {"it": holds}  # what a gate is of is not asked for

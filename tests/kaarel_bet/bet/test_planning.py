@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaarel_bet.bet.claims import Judge
-from kaarel_bet.bet.planning import Detectable, detectable, structure
+from kaarel_bet.bet.planning import Detectable, detectable, foresee
 from kaarel_bet.experiments.interface import Experiment
 from tests.kaarel_bet.bet.written import tokenize, written
 from tests.kaarel_bet.experiments.arc_tasks import experiment, letters, random_task, save
@@ -15,7 +15,7 @@ from tests.kaarel_bet.experiments.arc_tasks import experiment, letters, random_t
 
 def planned(bet: Experiment, tokens: object = tokenize) -> list[Detectable]:
     design = bet.design(tokens)  # pyright: ignore[reportArgumentType]
-    judge = Judge(bet.bet, bet.vocabulary(), structure(bet, design), design.tables, 0)
+    judge = Judge(bet.bet, bet.vocabulary(), foresee(bet, design).observations, design.tables, 0)
     return detectable(judge)
 
 

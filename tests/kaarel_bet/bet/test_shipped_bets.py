@@ -231,7 +231,7 @@ def test_bets_over_a_users_files(tmp_path: Path) -> None:
     assert [query.id for query in helps.queries] == ["helps"]
 
 
-def test_a_bet_with_judges_is_read_and_checked_but_not_run(
+def test_the_bet_with_judges_has_its_data_and_says_whose_key_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = '{"messages": [{"role": "user", "content": "Q%d"}, {"role": "assistant", "content": "A"}]}\n'
@@ -245,8 +245,9 @@ def test_a_bet_with_judges_is_read_and_checked_but_not_run(
     design = experiment(str(path)).design(tokenize)
     first = [arm.training for arm in design.arms if arm.training and arm.replicate == 1]
     assert [len(training.examples) for training in first] == [4900, 4900, 5000]
-    assert main(["generate_data", str(path), "--set", "local.model=none"]) == 2
-    assert "graders.aligned: judged answers can't be graded" in capsys.readouterr().err
+    local = "local.model=embedded:smollm2-135m-instruct"
+    assert main(["generate_data", str(path), "--set", local]) == 2
+    assert "models.judge: OPENAI_API_KEY is not set" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
