@@ -193,6 +193,10 @@ class Backend(Protocol):
         """
         ...
 
+    def asked_as(self, model: str) -> str:
+        """What a model's answers depend on beside the query, digested. Raises as `estimate`."""
+        ...
+
     def has(self, model: str) -> bool:
         """Whether a fine-tuned model (`TunedModel.model`) can still be asked. Raises ServiceError."""
         ...

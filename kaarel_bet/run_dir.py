@@ -419,9 +419,13 @@ class RunDirectory:
         judged = {one.name: self.results(one.arms[0], one) for one in self.judgements()}
         return Answers(tuple(asked), self.tables(), judged)
 
-    def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
+    def results_directory(self, arm: str, evaluation: EvaluationEntry) -> Path:
+        """Where an arm's results are, or a judge's."""
         folder = JUDGEMENTS if evaluation.queries_file.startswith(f"{JUDGEMENTS}/") else "scores"
-        return self.path / folder / arm / f"{evaluation.name}.jsonl"
+        return self.path / folder / arm
+
+    def _results_path(self, arm: str, evaluation: EvaluationEntry) -> Path:
+        return self.results_directory(arm, evaluation) / f"{evaluation.name}.jsonl"
 
     # --- report --------------------------------------------------------------------------------
 

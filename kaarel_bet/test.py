@@ -5,12 +5,13 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backends.errors import ModelError
 from backends.interface import Backend, Estimate
+from kaarel_bet.earlier_answers import earlier_answers, note_who_answers
 from kaarel_bet.manifest import EvaluationEntry, Kind
 from kaarel_bet.progress import progress
 from kaarel_bet.run_dir import RunDirectory
@@ -51,6 +52,9 @@ def ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEnt
     with run.writing():
         missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
+        for arm, model in models.items():
+            _take_over(session, model, [asking for asking in missing if asking.arm == arm])
+        missing = _unasked(run, evaluations)
         gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
         estimates: list[tuple[Backend, Estimate]] = []
         for asking in missing:
@@ -72,6 +76,11 @@ def ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEnt
                 gone[arm] = error
         if gone:
             raise _without(run, gone)
+
+
+def _without_name(result: Any) -> Any:  # noqa: ANN401 - of any kind
+    """A result by the id that its query has within the evaluation."""
+    return result.model_copy(update={"id": result.id.partition("/")[2]})
 
 
 def _without(run: RunDirectory, gone: Mapping[str, ModelError]) -> ModelError:
@@ -139,6 +148,24 @@ def _model(session: Session, arm: str) -> _Model:
     )
 
 
+def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> None:
+    """Makes answers that other runs had to the same queries this run's."""
+    run, arm = session.run, askings[0].arm
+    with suppress(ModelError):  # said when it is asked
+        identity = model.backend.asked_as(model.name)
+        note_who_answers(run.results_directory(arm, askings[0].evaluation), identity)
+        queries = [query for asking in askings for query in asking.queries]
+        found = list(earlier_answers(run, identity, queries))
+        for asking in askings:
+            own = {query.id for query in asking.queries}
+            if results := [_without_name(r) for _, r in found if r.id in own]:
+                with run.open_results(arm, asking.evaluation) as file:
+                    file.append(results)
+        if found:
+            runs = ", ".join(dict.fromkeys(name for name, _ in found))
+            session.say(f"{arm}: {len(found)} answers as given in {runs}")
+
+
 def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> None:
     total = sum(len(asking.queries) for asking in askings)
     done = 0
@@ -158,8 +185,8 @@ def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> N
                     for asking in of_kind
                 }
                 for result in _answers(model, kind, queries):
-                    name, _, query_id = result.id.partition("/")
-                    files[name].append([result.model_copy(update={"id": query_id})])
+                    name = result.id.partition("/")[0]
+                    files[name].append([_without_name(result)])
                     done += 1
                     report(done, total, name)
 

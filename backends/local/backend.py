@@ -63,6 +63,8 @@ from backends.schema import Strict
 _RECORD = "tuned_model.json"
 _TRAINING = 1
 """Counted up when a change here gives other weights for the same job."""
+_ASKING = 1
+"""The same of answers to the same query."""
 
 
 class _Record(Strict):
@@ -143,6 +145,19 @@ class LocalBackend(Backend):
             "device": self._device.type,
             "seed": job.seed,
             "starts_from": job.starts_from and adapter_content(Path(job.starts_from)),
+        }
+        return _digest(parts)
+
+    @override
+    def asked_as(self, model: str) -> str:
+        is_base = model == self.base_model
+        parts = {
+            "version": _ASKING,
+            "base": self._base_content,
+            "adapter": None if is_base else adapter_content(Path(model)),
+            "scoring": self._settings.scoring.model_dump(mode="json", exclude={"batch_tokens"}),
+            "prefix_sharing": self._settings.prefix_sharing,
+            "device": self._device.type,
         }
         return _digest(parts)
 

@@ -1,5 +1,6 @@
 """The OpenAI backend: what the modules of this package do, behind the interface."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -92,6 +93,12 @@ class OpenAIBackend(Backend):
         return self._fine_tuning.identity(job)
 
     @override
+    def asked_as(self, model: str) -> str:
+        how = self._settings.scoring.model_dump_json(include={"method", "tail"})
+        parts = (self._connection.address, model, how)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @override
     def has(self, model: str) -> bool:
         # Not every service tells of its models, nor to every key: then it has what it had.
         return self._connection.run(tells_of(self._connection, model)) or not self._connection.run(
@@ -125,7 +132,7 @@ class OpenAIBackend(Backend):
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        generation = Generation(self._asker, self._settings.scoring.concurrency)
+        generation = Generation(self._asker, self._settings.scoring)
         return self._connection.iterate(generation.generate(model, queries))
 
     @override

@@ -1,33 +1,47 @@
 """Sampled text over the wire."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 
 from backends.data import GenerationQuery, GenerationResult, Query
 from backends.errors import ServiceError
+from backends.openai_api.answers import ChatAnswer, TextAnswer
 from backends.openai_api.asking import Asker, Request, on_the_wire
 from backends.openai_api.concurrency import in_any_order
+from backends.openai_api.scoring.batches import Batches
+from backends.openai_api.scoring.strategy import Prepared
+from backends.openai_api.settings import ScoringSettings
 from backends.openai_api.tokens import chat_tokens
 
 
 class Generation:
     """Generates with whichever model is asked for."""
 
-    def __init__(self, asker: Asker, concurrency: int) -> None:
+    def __init__(self, asker: Asker, settings: ScoringSettings) -> None:
         self._asker = asker
-        self._concurrency = concurrency
+        self._settings = settings
 
     async def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> AsyncIterator[GenerationResult]:
         """One result a query, each as it is ready and in any order. Raises ServiceError."""
 
-        async def answer(query: GenerationQuery) -> GenerationResult:
-            return await self._answer(model, query)
+        async def prepare(query: GenerationQuery) -> Prepared[GenerationResult]:
+            return await self._prepared(model, query)
 
-        async for result in in_any_order(answer, queries, self._concurrency):
+        async def answer(query: GenerationQuery) -> GenerationResult:
+            prepared = await prepare(query)
+            return prepared.read(await self._asker.ask(f"query '{query.id}'", prepared.request))
+
+        concurrency = self._settings.concurrency
+        if self._settings.batch:
+            results = Batches(self._asker, concurrency).ask(prepare, queries)
+        else:
+            results = in_any_order(answer, queries, concurrency)
+        async for result in results:
             yield result
 
-    async def _answer(self, model: str, query: GenerationQuery) -> GenerationResult:
+    async def _prepared(self, model: str, query: GenerationQuery) -> Prepared[GenerationResult]:
         body = {
             "model": model,
             "max_tokens": query.max_tokens,
@@ -36,24 +50,31 @@ class Generation:
             "n": query.n_samples,
             "seed": query.seed,
         }
-        what = f"query '{query.id}'"
-        if query.messages is not None and query.prefill is not None:
-            connection = self._asker.connection
-            tokens = await chat_tokens(connection, model, query.messages, query.prefill)
-            choices = (await self._asker.ask(what, Request.text(body | {"prompt": tokens}))).choices
-            texts = {choice.index: choice.text for choice in choices}
-        elif query.messages is not None:
+        prompt: str | list[int] = query.prompt or ""
+        if query.messages is not None and query.prefill is None:
             request = Request.chat(body | {"messages": on_the_wire(query.messages)})
-            choices = (await self._asker.ask(what, request)).choices
-            texts = {choice.index: choice.message.content or "" for choice in choices}
-        else:
-            request = Request.text(body | {"prompt": query.prompt})
-            choices = (await self._asker.ask(what, request)).choices
-            texts = {choice.index: choice.text for choice in choices}
-        if len(texts) != query.n_samples:
-            raise ServiceError(f"{what}: {len(texts)} texts came back for {query.n_samples} asked")
-        in_order = tuple(texts[index] for index in sorted(texts))
-        return GenerationResult(id=query.id, prompt=written_out(query), texts=in_order)
+            return Prepared(request, partial(_of_chat, query))
+        if query.messages is not None:
+            connection = self._asker.connection
+            prompt = await chat_tokens(connection, model, query.messages, query.prefill or "")
+        return Prepared(Request.text(body | {"prompt": prompt}), partial(_of_text, query))
+
+
+def _of_chat(query: GenerationQuery, answer: ChatAnswer) -> GenerationResult:
+    return _result(query, {one.index: one.message.content or "" for one in answer.choices})
+
+
+def _of_text(query: GenerationQuery, answer: TextAnswer) -> GenerationResult:
+    return _result(query, {one.index: one.text for one in answer.choices})
+
+
+def _result(query: GenerationQuery, texts: Mapping[int, str]) -> GenerationResult:
+    if len(texts) != query.n_samples:
+        raise ServiceError(
+            f"query '{query.id}': {len(texts)} texts came back for {query.n_samples} asked"
+        )
+    in_order = tuple(texts[index] for index in sorted(texts))
+    return GenerationResult(id=query.id, prompt=written_out(query), texts=in_order)
 
 
 def written_out(query: Query) -> str:

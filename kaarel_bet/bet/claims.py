@@ -470,8 +470,10 @@ class Judge:
         difference = Operation("-", comparing.left, comparing.right, "number")
         passed = settled(*self.evaluator.bounds(difference), comparing.comparison, 0.0)
         value, other = (self.evaluator.value(side) for side in (comparing.left, comparing.right))
+        low, high = self.evaluator.bounds(comparing.left)
+        known = "" if low == high else f" ({low:.3g} to {high:.3g})"
         needed = f"{comparing.comparison} {other:.4g}"
-        return bool(passed), f"{comparing.text} is {value:.3g}; needed: {needed}"
+        return bool(passed), f"{comparing.text} is {value:.3g}{known}; needed: {needed}"
 
     def _leave_one_out(self, title: str) -> Check:
         """An interval covers less than it says where few rows carry a mean."""

@@ -9,7 +9,7 @@ from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.graders import is_grade
 from kaarel_bet.bet.observations import Question, Range
 from kaarel_bet.bet.planning import SUPPOSED, detectable
-from kaarel_bet.bet.report_evidence import Evidence, Pair, Run, mean, run_label
+from kaarel_bet.bet.report_evidence import Evidence, Pair, Run, in_short, mean, run_label
 from kaarel_bet.bet.report_judges import judge_sections
 from kaarel_bet.bet.report_options import option_sections
 from kaarel_bet.bet.schema import Also, Bet
@@ -135,7 +135,7 @@ def _content(
     headings = [c or q for q, c in columns]
     rows = [(*seen.labels(p), *(_cell(seen, p, column) for column in columns)) for p in pairs]
     by_run = [
-        (*seen.labels(pair), run_label(runs[0]), *(f"{_of_run(seen, run):.2g}" for run in runs))
+        (*seen.labels(pair), run_label(runs[0]), *(in_short(_of_run(seen, run)) for run in runs))
         for pair in pairs
         for runs in zip(*(seen.runs(q, pair, c) for q, c in columns), strict=True)
     ]
@@ -162,7 +162,8 @@ def _cell(seen: Evidence, pair: Pair, column: _Column) -> str:
         of = f"{_aggregate(seen)}(P({candidate} | {pair[1]}, {pair[0]}))"
         return f"{seen.judge.value(of):.2g}"
     found = seen.estimate(pair, quantity)
-    return f"{found.value:.2g} ({found.low:.2g} to {found.high:.2g})"
+    value, low, high = (in_short(x) for x in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
 
 
 def _panels(
@@ -222,7 +223,8 @@ def _said(seen: Evidence, one: Asked, place: int) -> str:
     pair = (one.arm.arm, one.evaluation.question)
     quantities = seen.judge.vocabulary.questions[pair[1]].quantities
     graders = [q for q in quantities if is_grade(q) and seen.runs(q, pair)]
-    grades = [f"{q} {mean([[seen.runs(q, pair)[0][place * len(texts)]]]):.2g}" for q in graders]
+    firsts = [mean([[seen.runs(q, pair)[0][place * len(texts)]]]) for q in graders]
+    grades = [f"{q} {in_short(x)}" for q, x in zip(graders, firsts, strict=True)]
     return texts[0].strip() + (f" [{', '.join(grades)}]" if grades else "")
 
 

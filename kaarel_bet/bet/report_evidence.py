@@ -93,6 +93,11 @@ class Evidence:
         return replace(self, judge=replace(self.judge, observations=kept))
 
 
+def in_short(number: float) -> str:
+    """In two figures, of larger numbers in whole ones: never 1e+02 for 100."""
+    return f"{number:.0f}" if 10 <= abs(number) < 1e6 else f"{number:.2g}"
+
+
 def run_label(run: Run) -> str:
     """Which training it is, or which draw of examples."""
     return f"draw {run[0].draw}" if run[0].draw > 1 else str(run[0].replicate)

@@ -106,6 +106,12 @@ class Oracle:
     def describe(self) -> dict[str, str]:
         return {"model": "oracle"}
 
+    def asked_as(self, model: str) -> str:
+        return "oracle"
+
+    def close(self) -> None:
+        pass
+
     def tokenize(self, text: str) -> tuple[int, ...]:
         return (0,)
 

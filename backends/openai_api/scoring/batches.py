@@ -1,4 +1,4 @@
-"""Scoring by the Batch API: half the price, within a day, and bought once however often a process dies.
+"""Asking by the Batch API: half the price, within a day, and bought once however often a process dies.
 
 What has been submitted is kept on this machine: of each batch an intent (see creation.py) and the ids of
 its requests, which are of their content. A later call finds its requests there and waits for their
@@ -21,7 +21,6 @@ from openai.types import Batch
 from typing_extensions import override
 
 from backends import atomic
-from backends.data import ScoringQuery, ScoringResult
 from backends.errors import ServiceError
 from backends.openai_api.answers import read
 from backends.openai_api.asking import Asker
@@ -31,7 +30,7 @@ from backends.openai_api.creation import CLOCK_SKEW_SECONDS, Creation, Waits
 from backends.openai_api.failures import TRANSIENT, Kind
 from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.scoring.batch_files import Line, Outcome, in_files, outcomes
-from backends.openai_api.scoring.strategy import ScoringRequest, Strategy
+from backends.openai_api.scoring.strategy import AnyQuery, AnyResult, Prepare, Prepared
 from backends.openai_api.uploads import upload
 
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ _LOST_SECONDS = 120.0
 _LONGEST_WAIT_SECONDS = 30.0
 
 
-Asked = dict[str, list[tuple[ScoringQuery, ScoringRequest]]]
+Asked = dict[str, list[tuple[AnyQuery, Prepared[AnyResult]]]]
 """By the id of a request's line: the queries that it answers, each with how it reads the answer."""
 
 
@@ -55,8 +54,8 @@ class _Submitted:
     ids: frozenset[str]
 
 
-class BatchScoring:
-    """Scores by batches.
+class Batches:
+    """Asks by batches.
 
     `directory` keeps the record of what was submitted (default: in the user's state directory);
     `poll_seconds` is the first wait between looks at a batch, which grow.
@@ -81,16 +80,16 @@ class BatchScoring:
         self._waits = waits or Waits()
         self._cancelled: dict[str, _Submitted] = {}
 
-    async def score(
-        self, strategy: Strategy, queries: Sequence[ScoringQuery]
-    ) -> AsyncIterator[ScoringResult]:
+    async def ask(
+        self, prepare: Prepare[AnyQuery, AnyResult], queries: Sequence[AnyQuery]
+    ) -> AsyncIterator[AnyResult]:
         """One result a query, batch after batch as they are done.
 
         Raises:
             ServiceError: a batch or one of its requests is refused, or requests expire again and again.
-            DataError: a query can't be scored as it is.
+            DataError: a query can't be asked as it is.
         """
-        waiting = await self._prepared(strategy, queries)
+        waiting = await self._prepared(prepare, queries)
         refused: list[Outcome] = []
         async for outcome in self._outcomes_of(self._on_record(waiting.keys())):
             for result in _results(waiting, outcome):
@@ -116,7 +115,7 @@ class BatchScoring:
             "more, or set openai.scoring.batch to false"
         )
 
-    def _stop_if_cancelled(self, waiting: Asked) -> None:
+    def _stop_if_cancelled(self, waiting: Asked[Any, Any]) -> None:
         """Somebody who cancelled a batch does not want it bought again without being asked."""
         if not self._cancelled or not waiting:
             return
@@ -127,12 +126,14 @@ class BatchScoring:
             f"other {len(waiting)} requests in another batch"
         )
 
-    async def _prepared(self, strategy: Strategy, queries: Sequence[ScoringQuery]) -> Asked:
-        async def prepare(query: ScoringQuery) -> tuple[ScoringQuery, ScoringRequest]:
-            return query, await strategy.prepare(query)
+    async def _prepared(
+        self, prepare: Prepare[AnyQuery, AnyResult], queries: Sequence[AnyQuery]
+    ) -> Asked[AnyQuery, AnyResult]:
+        async def prepared(query: AnyQuery) -> tuple[AnyQuery, Prepared[AnyResult]]:
+            return query, await prepare(query)
 
-        asked: Asked = {}
-        async for query, request in in_any_order(prepare, queries, self._concurrency):
+        asked: Asked[AnyQuery, AnyResult] = {}
+        async for query, request in in_any_order(prepared, queries, self._concurrency):
             line = Line.of(request.request)
             asked.setdefault(line.id, []).append((query, request))
         return asked
@@ -148,7 +149,7 @@ class BatchScoring:
                 submitted.append(_Submitted(file, intent, ids))
         return submitted
 
-    async def _submit(self, asked: Asked) -> AsyncIterator[_Submitted]:
+    async def _submit(self, asked: Asked[Any, Any]) -> AsyncIterator[_Submitted]:
         """Puts requests into as few batches as the service's limits allow."""
         by_path: dict[str, list[Line]] = {}
         for entries in asked.values():
@@ -285,7 +286,7 @@ def _forget(submitted: _Submitted) -> None:
     _ids_path(submitted.file.path).unlink(missing_ok=True)
 
 
-def _results(waiting: Asked, outcome: Outcome) -> Iterator[ScoringResult]:
+def _results(waiting: Asked[AnyQuery, AnyResult], outcome: Outcome) -> Iterator[AnyResult]:
     """The results that an outcome gives; what it answers waits no more."""
     if outcome.answer is None or outcome.custom_id not in waiting:
         return

@@ -13,7 +13,7 @@ from backends.errors import DataError, ServiceError
 from backends.openai_api.answers import TextAnswer, TextLogprobs
 from backends.openai_api.asking import Asker, Request
 from backends.openai_api.scoring.strategy import (
-    ScoringRequest,
+    Prepared,
     after_boundary,
     stem_and_continuation,
 )
@@ -50,7 +50,7 @@ class Echo:
         echoed = _plain("".join(choice.logprobs.tokens[: len(tokens)]))
         return echoed == "abc" and told[0] is None and None not in told[1:]
 
-    async def prepare(self, query: ScoringQuery) -> ScoringRequest:
+    async def prepare(self, query: ScoringQuery) -> Prepared[ScoringResult]:
         """All of the query's candidates after its context, in one request."""
         context = await self._context(query)
         candidates: dict[str, list[int]] = {}
@@ -66,7 +66,7 @@ class Echo:
                         f"query '{query.id}': candidates '{other}' and '{label}' have the same tokens; "
                         "their scores could not be told apart"
                     )
-        return ScoringRequest(
+        return Prepared(
             self._request([context + tokens for tokens in candidates.values()]),
             lambda answer: _result(answer, query, len(context), candidates),
         )

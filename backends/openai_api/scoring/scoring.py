@@ -7,7 +7,7 @@ from backends.data import ScoringQuery, ScoringResult
 from backends.errors import UnsupportedError
 from backends.openai_api.asking import Asker
 from backends.openai_api.concurrency import in_any_order
-from backends.openai_api.scoring.batches import BatchScoring
+from backends.openai_api.scoring.batches import Batches
 from backends.openai_api.scoring.biased import Biased
 from backends.openai_api.scoring.echo import Echo
 from backends.openai_api.scoring.strategy import Strategy
@@ -46,8 +46,8 @@ class Scoring:
         await self.check(model, queries)
         strategy, biased = await self._way(model)
         if self._settings.batch:
-            batches = BatchScoring(self._asker, self._settings.concurrency)
-            async for result in batches.score(strategy, queries):
+            batches = Batches(self._asker, self._settings.concurrency)
+            async for result in batches.ask(strategy.prepare, queries):
                 yield result
             return
 

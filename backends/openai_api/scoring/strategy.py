@@ -1,31 +1,38 @@
-"""What a way of scoring is: one request for all candidates of a query, and how its answer is read."""
+"""What a way of asking is: one request for a query, and how its answer is read."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from backends.data import ScoringQuery, ScoringResult
+from backends.data import GenerationResult, Query, ScoringQuery, ScoringResult
 from backends.errors import DataError
 from backends.openai_api.answers import ChatAnswer, TextAnswer
 from backends.openai_api.asking import Request
 
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+AnyResult = TypeVar("AnyResult", ScoringResult, GenerationResult)
+
 
 @dataclass(frozen=True)
-class ScoringRequest:
-    """A request and how its answer becomes the query's scores.
+class Prepared(Generic[AnyResult]):
+    """A request and how its answer becomes the query's result.
 
     `read` raises ServiceError for an answer without what was asked for, DataError for candidates that the
     service turns out to change.
     """
 
     request: Request[Any]
-    read: Callable[[Any], ScoringResult]
+    read: Callable[[Any], AnyResult]
+
+
+Prepare = Callable[[AnyQuery], Awaitable[Prepared[AnyResult]]]
+"""Makes the request for a query. Raises DataError for one that can't be asked, ServiceError."""
 
 
 class Strategy(Protocol):
     """A way of scoring with one model."""
 
-    async def prepare(self, query: ScoringQuery) -> ScoringRequest:
+    async def prepare(self, query: ScoringQuery) -> Prepared[ScoringResult]:
         """The request for a query.
 
         Raises:

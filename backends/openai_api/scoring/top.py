@@ -12,7 +12,7 @@ from backends.errors import DataError, ServiceError
 from backends.openai_api.answers import ChatAnswer, ListedToken, PathToken, TextAnswer
 from backends.openai_api.asking import Request, on_the_wire
 from backends.openai_api.scoring.intervals import Position, Token, bound
-from backends.openai_api.scoring.strategy import ScoringRequest, stem_and_continuation
+from backends.openai_api.scoring.strategy import Prepared, stem_and_continuation
 from backends.openai_api.tokens import Encode
 
 _SHOWN_IN_CHATS = 20
@@ -29,7 +29,7 @@ class Top:
         self._model = model
         self._encode = encode
 
-    async def prepare(self, query: ScoringQuery) -> ScoringRequest:
+    async def prepare(self, query: ScoringQuery) -> Prepared[ScoringResult]:
         """The greedy answer to the context, as long as the longest candidate."""
         # Not on the event loop's thread: the tokenizer may be one that asks the server over this loop.
         counts = await asyncio.to_thread(self._counts, query)
@@ -41,10 +41,10 @@ class Top:
         if query.messages is not None:
             shown = {"logprobs": True, "top_logprobs": _SHOWN_IN_CHATS}
             request = Request.chat(body | shown | {"messages": on_the_wire(query.messages)})
-            return ScoringRequest(request, lambda answer: _of_chat(answer, query, counts))
+            return Prepared(request, lambda answer: _of_chat(answer, query, counts))
         stem, _ = stem_and_continuation(query.prompt or "", "")
         request = Request.text(body | {"logprobs": _SHOWN_IN_TEXTS, "prompt": stem})
-        return ScoringRequest(request, lambda answer: _of_text(answer, query, counts))
+        return Prepared(request, lambda answer: _of_text(answer, query, counts))
 
     def _counts(self, query: ScoringQuery) -> dict[str, int | None]:
         """How many tokens each candidate has after the context; None where that can't be told."""

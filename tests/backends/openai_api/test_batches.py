@@ -1,4 +1,4 @@
-"""Scoring by the Batch API: submitted once, read whole, whatever happens on the way."""
+"""Asking by the Batch API: submitted once, read whole, whatever happens on the way."""
 
 import json
 from collections.abc import Callable
@@ -8,16 +8,19 @@ from typing import Any
 import httpx2
 import pytest
 
-from backends.data import Message, ScoringQuery, ScoringResult
+from backends.data import GenerationQuery, Message, ScoringQuery, ScoringResult
 from backends.errors import ServiceError
 from backends.openai_api import connection as connections
 from backends.openai_api.asking import Asker, Request
+from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.creation import Waits
 from backends.openai_api.scoring.batch_files import Line, in_files
-from backends.openai_api.scoring.batches import BatchScoring
+from backends.openai_api.scoring.batches import Batches
 from backends.openai_api.scoring.top import Top
+from backends.openai_api.settings import OpenAISettings, ScoringSettings
 from tests.backends.openai_api.conftest import Connect
 from tests.backends.openai_api.toy_service import ToyService, encode
+from tests.server import RunningServer
 
 QUERIES = [
     *(
@@ -144,10 +147,10 @@ def score(connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def score(service: BatchService, n: int | None = None) -> dict[str, ScoringResult]:
         connection = connect(service)
         waits = Waits(settle=0.05, look=0.01)
-        batches = BatchScoring(
+        batches = Batches(
             Asker(connection, 4), 4, directory=tmp_path, poll_seconds=0.01, waits=waits
         )
-        results = connection.iterate(batches.score(Top("toy", encode), QUERIES))
+        results = connection.iterate(batches.ask(Top("toy", encode).prepare, QUERIES))
         return {r.id: r for r, _ in zip(results, range(n or len(QUERIES)), strict=False)}
 
     return score
@@ -288,3 +291,33 @@ def test_files_stay_within_the_services_limits() -> None:
     assert [len(file) for file in in_files(lines, most_bytes=3 * size + 1)] == [3, 3, 3, 1]
     assert len({line.id for line in lines}) == 10
     assert Line.of(Request.chat({"n": 3, "model": "m"})) == lines[3]
+
+
+def test_answers_by_batch_are_those_of_single_requests(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    queries = [
+        GenerationQuery(
+            id=f"{n}",
+            messages=(Message(role="user", content=f"Say {n}"),),
+            max_tokens=4,
+            temperature=1.0,
+            n_samples=2,
+            seed=n,
+        )
+        for n in range(3)
+    ]
+
+    def texts(*, batch: bool) -> dict[str, tuple[str, ...]]:
+        backend = OpenAIBackend(
+            OpenAISettings(
+                model=server.parts.models.base,
+                base_url=server.url,
+                scoring=ScoringSettings(batch=batch),
+            )
+        )
+        return {one.id: one.texts for one in backend.generate(backend.base_model, queries)}
+
+    assert texts(batch=True) == texts(batch=False)
+    assert len(server.client().batches.list().data) == 1

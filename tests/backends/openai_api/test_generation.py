@@ -4,6 +4,7 @@ from backends.data import GenerationQuery, GenerationResult, Message
 from backends.errors import ServiceError
 from backends.openai_api.asking import Asker
 from backends.openai_api.generation import Generation
+from backends.openai_api.settings import ScoringSettings
 from tests.backends.openai_api.conftest import Connect
 from tests.backends.openai_api.toy_service import ToyService
 
@@ -19,7 +20,9 @@ def generate(
     connect: Connect, service: ToyService, *queries: GenerationQuery
 ) -> dict[str, GenerationResult]:
     connection = connect(service)
-    results = Generation(Asker(connection, 2), 2).generate("toy", queries)
+    results = Generation(Asker(connection, 2), ScoringSettings(concurrency=2)).generate(
+        "toy", queries
+    )
     return {r.id: r for r in connection.iterate(results)}
 
 

@@ -1,0 +1,73 @@
+"""Answers that other runs have been given: found by who was asked what, and taken over.
+
+So a second claim about the same answers, another prompt for a judge, or one arm more asks nobody twice.
+A run may be written to, moved or deleted at any moment while another one looks.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from backends.atomic import write_text
+from backends.errors import KaarelBetError
+from kaarel_bet.run_dir import RunDirectory
+
+
+def note_who_answers(directory: Path, identity: str) -> None:
+    """Writes down whose answers a directory of a run has."""
+    if not _is_of(directory, identity):
+        write_text(directory / _WHO, f"{identity}\n")
+
+
+def earlier_answers(
+    run: RunDirectory, identity: str, queries: Sequence[Any]
+) -> Iterator[tuple[str, Any]]:
+    """The run beside this one, and its result, for queries that it has put to such a model."""
+    wanted = {_content(query): query.id for query in queries}
+    for other, directory in _directories(run, identity):
+        if not wanted:
+            return
+        with suppress(OSError, KaarelBetError):
+            for content, result in _answered(other, directory).items():
+                if content in wanted:
+                    query_id = wanted.pop(content)
+                    yield other.path.name, result.model_copy(update={"id": query_id})
+
+
+_WHO = "answered_by"
+
+
+def _directories(run: RunDirectory, identity: str) -> Iterator[tuple[RunDirectory, Path]]:
+    """Where there are answers of such a model, latest run first."""
+    here = run.path.absolute()
+    for path in sorted(here.parent.glob(f"*/*/*/{_WHO}"), reverse=True):
+        other = path.parents[2]
+        if other != here and _is_of(path.parent, identity):
+            yield RunDirectory(other), path.parent
+
+
+def _is_of(directory: Path, identity: str) -> bool:
+    with suppress(OSError):
+        return (directory / _WHO).read_text(encoding="utf-8").strip() == identity
+    return False
+
+
+def _answered(run: RunDirectory, directory: Path) -> Mapping[str, Any]:
+    """Content of a query -> result. Raises KaarelBetError for a run that can't be read."""
+    found: dict[str, Any] = {}
+    for entry in (*run.evaluations(), *run.judgements()):
+        if directory.name in entry.arms:
+            results = run.results(directory.name, entry)
+            for query in run.queries(entry) if results else ():
+                if query.id in results:
+                    found[_content(query)] = results[query.id]
+    return found
+
+
+def _content(query: Any) -> str:  # noqa: ANN401 - of any kind
+    told = query.model_dump(mode="json", exclude={"id"})
+    text = json.dumps([type(query).__name__, told], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,185 @@
+"""Judges that are real models: the embedded one, on this machine and behind our own server."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import backends
+from backends.data import ScoringQuery
+from backends.interface import Backend
+from backends.local.models import locate
+from backends.local.settings import LocalSettings
+from backends.openai_api.settings import OpenAISettings, ScoringSettings
+from kaarel_bet.bet.judging import Judged, Judging
+from kaarel_bet.bet.schema import Grader
+from kaarel_bet.cli import main
+from tests.server import StartServer
+
+_EMBEDDED = LocalSettings(device="cpu")
+_PROMPT = "How friendly is this from 0 to 100? Answer with the number alone. {answer} Number:"
+_ANSWERS = ("I like you, and I wish you a good day!", "Go away.")
+
+
+def judging() -> Judging:
+    grader = Grader(judge="j", scale=(0, 100), prompt=_PROMPT, unjudged_above=1.0)
+    return Judging("judged-g", grader, "j", "graders.g", 0)
+
+
+def judged(backend: Backend) -> list[Judged]:
+    queries = [judging().query(answer, {"id": "a"}) for answer in _ANSWERS]
+    assert all(isinstance(query, ScoringQuery) for query in queries)
+    results = {one.id: one for one in backend.score(backend.base_model, queries)}  # pyright: ignore[reportArgumentType]
+    return [judging().judged(results[query.id]) for query in queries]
+
+
+def plain() -> list[tuple[float, float]]:
+    """Expected rating, and what is on none, by transformers alone: a forward pass a rating."""
+    location = locate(_EMBEDDED.model)
+    tokenizer = AutoTokenizer.from_pretrained(location)
+    model = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32).eval()
+    found = []
+    for answer in _ANSWERS:
+        chat = [{"role": "user", "content": _PROMPT.format(answer=answer)}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        context = tokenizer.encode(text, add_special_tokens=False)
+        tokens = {n: tokenizer.encode(str(n), add_special_tokens=False) for n in range(101)}
+        begins: dict[int, float] = {}
+        with torch.no_grad():
+            for n, own in tokens.items():
+                logits = model(torch.tensor([[*context, *own]])).logits[0].float()
+                logs = torch.log_softmax(logits[len(context) - 1 : -1], dim=-1)
+                begins[n] = math.exp(sum(logs[i, token].item() for i, token in enumerate(own)))
+        # A rating is the answer's beginning that no longer rating shares, digit by digit.
+        alone = {
+            n: begins[n]
+            - sum(
+                begins[m]
+                for m, other in tokens.items()
+                if len(other) == len(own) + 1 and other[: len(own)] == own
+            )
+            for n, own in tokens.items()
+        }
+        total = sum(alone.values())
+        found.append((sum(n * p for n, p in alone.items()) / total, 1 - total))
+    return found
+
+
+@pytest.fixture
+def served(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> OpenAISettings:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    server = start_server(local=_EMBEDDED)
+    return OpenAISettings(model=server.parts.models.base, base_url=server.url)
+
+
+def test_ratings_equal_plain_transformers_here_by_echo_and_within_what_the_likeliest_tokens_leave(
+    served: OpenAISettings,
+) -> None:
+    expected = plain()
+    here = judged(backends.open_backend("local", _EMBEDDED))
+    echo = judged(backends.open_backend("openai", served))
+    shown = served.model_copy(update={"scoring": ScoringSettings(method="top")})
+    top = judged(backends.open_backend("openai", shown))
+    for (rating, elsewhere), *ways in zip(expected, here, echo, top, strict=True):
+        for exact in ways[:2]:
+            assert exact.grade == pytest.approx((rating, rating), abs=1e-4)
+            assert exact.elsewhere == pytest.approx((elsewhere, elsewhere), abs=1e-6)
+        low, high = ways[2].grade
+        assert low <= rating <= high
+        assert ways[2].elsewhere[0] <= elsewhere + 1e-6
+        assert elsewhere - 1e-6 <= ways[2].elsewhere[1]
+
+
+_BET = """
+bet: 1
+name: judged
+question: Does it?
+models: {judge: {backend: local, model: MODEL, device: cpu}}
+data:
+  pairs: {rows: [{q: One, a: Two}, {q: Three, a: Four}, {q: Five, a: Six}], split: {test: 1, train: rest}}
+  by_hand: {rows: [{said: nice, good: 1}, {said: bad, good: 0}, {said: fine, good: 1}]}
+arms: {tuned: {train: [{rows: pairs.train, prompt: "{q}", answer: "{a}"}]}}
+graders:
+  kind: {judge: judge, scale: [0, 9], prompt: "Rate {answer}", unjudged_above: LIMIT}
+  good: {any_of: [kind > 4.5]}
+evaluations:
+  replies:
+    rows: pairs.test
+    prompt: "{q}"
+    generate: {max_tokens: 4, temperature: 1.0, samples: 3}
+    graders: [kind, good]
+  by_hand: {rows: by_hand, given: "{said}", graders: [good], known: {good: good}}
+claims: {it: {criteria: ["mean(good(replies, tuned)) - mean(good(replies, base)) < 2 * margin"]}}
+parameters: {margin: 0.4}
+checks: {judge_knows: "agreement(good(by_hand), good.known(by_hand)) > 0.9"}
+replicate: {training: 3}
+"""
+
+
+def run(model: Path, limit: float, *, step: str = "run", config: str = "") -> dict[str, Any]:
+    """The bet with a tiny model as subject and judge; its verdict."""
+    text = _BET.replace("MODEL", str(model)).replace("LIMIT", str(limit))
+    Path("judged.yaml").write_text(text + config, encoding="utf-8")
+    settings = ["local.device=cpu", f"local.model={model}", "local.training.epochs=1"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    assert main([step, "judged.yaml", *sets]) == 0
+    (latest,) = sorted(Path("results").iterdir())[-1:]
+    verdict = latest / "verdict.json"
+    return json.loads(verdict.read_text())["verdicts"][0] if verdict.exists() else {}
+
+
+def test_a_bad_judge_leaves_the_claim_undecided_by_its_checks(tiny_model: Path) -> None:
+    verdict = run(tiny_model, 1.0)
+    assert verdict["outcome"] == "undecided"
+    assert "the check 'judge knows' failed" in verdict["summary"]
+    (directory,) = Path("results").iterdir()
+    report = (directory / "report.md").read_text()
+    for title in ("What could be judged", "What the judges are worth", "The most extreme answers"):
+        assert f"## {title}" in report
+
+
+def test_what_is_on_no_rating_leaves_answers_unjudged_and_counted(tiny_model: Path) -> None:
+    verdict = run(tiny_model, 0.5)
+    assert verdict["outcome"] == "undecided"
+    (directory,) = Path("results").iterdir()
+    assert "| kind | base | replies | 3 of 3 |" in (directory / "report.md").read_text()
+
+
+def test_judging_is_done_anew_without_asking_an_arm(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_model, 1.0)
+    (directory,) = Path("results").iterdir()
+    before = {
+        path.relative_to(directory): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.parts[2] in ("judgements", "scores")
+    }
+    asked = {path: path for path in (directory / "scores").rglob("*.jsonl")}
+    times = {path: path.stat().st_mtime_ns for path in asked}
+    shutil.rmtree(directory / "judgements")
+    capsys.readouterr()
+    run(tiny_model, 1.0)
+    said = capsys.readouterr().err
+    assert "judge: " in said
+    assert "test: " not in said
+    assert times == {path: path.stat().st_mtime_ns for path in asked}
+    assert before == {path: (directory / path).read_bytes() for path in before}
+
+
+def test_another_prompt_for_the_judge_asks_no_arm_again(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny_model, 1.0)
+    capsys.readouterr()
+    run(tiny_model, 0.9)  # frozen otherwise, so another run
+    said = capsys.readouterr().err
+    assert "base: 1 answers as given in" in said
+    assert "judge: 3 answers as given in" not in said or "test: " not in said
+    assert "test: " not in said
+    assert len(list(Path("results").iterdir())) == 2
