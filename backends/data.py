@@ -312,6 +312,14 @@ class Rewards(Strict):
     accuracy: Number
 
 
+REWARD_COLUMNS = {
+    "rewards/chosen": "chosen",
+    "rewards/rejected": "rejected",
+    "rewards/accuracies": "accuracy",
+}
+"""What TRL's logs, and result files here, call them."""
+
+
 class CurvePoint(Strict):
     """One optimiser step of a training curve; losses are means, in nats.
 

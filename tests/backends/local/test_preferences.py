@@ -134,6 +134,10 @@ def test_loss_gradients_and_rewards_are_the_formulas(
     assert found.accuracy == pytest.approx(sum(c > r for c, r in rewards) / len(pairs))
 
 
+def norm_of(gradient: dict[str, torch.Tensor]) -> float:
+    return torch.stack([one.norm() for one in gradient.values()]).norm().item()
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("which", ["llama", "embedded"])
 def test_loss_gradients_and_rewards_are_trls(
@@ -165,9 +169,17 @@ def test_loss_gradients_and_rewards_are_trls(
     referred = with_reference(PrefixEngine(base_of(fresh)), pairs, batch_tokens=64)
     loss = DirectPreference(PrefixEngine(base_of(model)), BETA).loss(referred)
     (loss.summed / len(pairs)).backward()
-    print("loss", abs(loss.summed.item() / len(pairs) - theirs["loss"]))
     assert loss.summed.item() / len(pairs) == pytest.approx(theirs["loss"], abs=1e-5)
-    assert_close(gradients(model), load_file(tmp_path / "gradients.safetensors"))
+    expected = load_file(tmp_path / "gradients.safetensors")
+    ours = gradients(model)
+    assert ours.keys() == expected.keys()
+    apart = {name: ours[name] - expected[name] for name in ours}
+    # Thirty layers in float32: of any single number the two are within 1e-5, of the whole within 1e-4.
+    print("loss", loss.summed.item() / len(pairs) - theirs["loss"])
+    print("largest", max(one.abs().max().item() for one in apart.values()))
+    print("relative", norm_of(apart) / norm_of(expected))
+    assert all(one.abs().max() <= 1e-5 for one in apart.values())
+    assert norm_of(apart) <= 1e-4 * norm_of(expected)
     assert loss.rewards is not None
     found = rewards_of(loss.rewards, len(pairs))
     assert found.chosen == pytest.approx(theirs["rewards/chosen"], abs=1e-4)
