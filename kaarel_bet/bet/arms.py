@@ -12,7 +12,6 @@ from backends.data import (
     AnyExample,
     Message,
     PreferenceExample,
-    PreferenceInput,
     TrainingExample,
 )
 from backends.errors import SettingsError
@@ -255,7 +254,7 @@ class Trainer:
             ]
             for fields in made or [_preferred_chat(one, row, where)]:
                 try:
-                    yield PreferenceExample(**fields)
+                    yield PreferenceExample.model_validate(fields, strict=False)
                 except ValidationError as error:
                     raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
 
@@ -270,7 +269,7 @@ def _preferred(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, An
         }
     *asked, better = chosen["messages"]
     return {
-        "input": PreferenceInput(messages=tuple(asked)),
+        "input": {"messages": tuple(asked)},
         "preferred_output": (better,),
         "non_preferred_output": rejected["messages"][-1:],
     }
@@ -293,12 +292,8 @@ def _preferred_chat(one: TrainingSet, row: Row, where: str) -> dict[str, Any]:
     better = tuple(
         turn.model_copy(update={"content": _transformed(turn.content, one)}) for turn in better
     )
-    dressed = _dressed(asked, one, row, where)
-    assert not isinstance(dressed, str)
     return {
-        "input": PreferenceInput(
-            messages=dressed, tools=given.get("tools") and tuple(given["tools"])
-        ),
+        "input": {**given, "messages": _dressed(asked, one, row, where)},
         "preferred_output": better,
         "non_preferred_output": worse,
     }
