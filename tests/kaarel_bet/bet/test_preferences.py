@@ -9,8 +9,11 @@ import pytest
 from backends.data import PreferenceExample
 from backends.errors import SettingsError
 from backends.jsonl import dumps
+from kaarel_bet.bet.design import BetExperiment
+from kaarel_bet.bet.schema import Bet
+from kaarel_bet.bet.source import load_bet
 from kaarel_bet.cli import main
-from tests.kaarel_bet.bet.written import designed, written
+from tests.kaarel_bet.bet.written import designed, tokenize, written
 
 _TABLES = """
   people:
@@ -169,6 +172,21 @@ def test_what_is_no_preference_is_refused_in_one_line(arm: str, told: str) -> No
 def test_arms_without_a_method_are_as_they_were() -> None:
     experiment = written()
     assert experiment.bet.model_dump()["arms"]["tuned"]["method"] == "supervised"
+
+
+def test_the_example_prefers_capitals_from_where_another_arm_left_off() -> None:
+    file = Path(__file__).parents[3] / "examples" / "bets" / "preferences.yaml"
+    loaded = load_bet(str(file))
+    assert isinstance(loaded.bet, Bet)
+    design = BetExperiment(loaded.bet, loaded.folder, 0).design(tokenize)
+    loud = {arm.name: arm.training for arm in design.arms if arm.arm == "loud"}
+    assert list(loud) == ["loud", "loud-2", "loud-3"]
+    training = loud["loud-3"]
+    assert training is not None
+    assert training.starts_from == "calm-3"
+    for one in training.examples:
+        assert isinstance(one, PreferenceExample)
+        assert one.answers[0] == one.answers[1].upper() != one.answers[1]
 
 
 def test_a_bet_with_preferences_runs_to_its_verdict(
