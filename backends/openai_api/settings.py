@@ -15,6 +15,7 @@ class JobSettings(Strict):
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    dpo_beta: Annotated[float, Field(gt=0, le=2)] | Literal["auto"] = "auto"
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
 

@@ -116,5 +116,5 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     queries = [ScoringQuery(id=f"e/{i}", prompt="?", candidates={"a": "a"}) for i in range(4)]
     asking = test_step.Asking("base", evaluation, queries)
     model = test_step._Model(cast("Backend", SimpleNamespace(score=score)), "m")
-    test_step._test_arm(cast("Session", session), model, [asking])
+    test_step._ask(cast("Session", session), model, [asking], "test")
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()
