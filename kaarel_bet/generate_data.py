@@ -45,6 +45,7 @@ def generate_data(session: Session) -> None:
             Manifest(
                 run_id=uuid4().hex,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
+                date=session.day.isoformat(),
                 seed=session.settings.general.seed,
                 git_commit=git_commit(),
                 versions=versions(),

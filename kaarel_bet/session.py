@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 import backends
 from backends.errors import RunDirectoryError, SettingsError
 from backends.interface import Backend, Estimate
+from backends.schema import Strict
 from kaarel_bet import experiments
 from kaarel_bet.bet.claims import check_claims
 from kaarel_bet.bet.source import Assignment, LoadedBet, load_bet
@@ -38,7 +40,13 @@ class Session:
     @cached_property
     def backend(self) -> Backend:
         """The backend, opened on first use: opening it takes seconds."""
-        return backends.open_backend(self.settings.general.backend, self.settings.backend)
+        return self._open(self.settings.backend)
+
+    @cached_property
+    def day(self) -> date:
+        """The run's date, which chat templates may show: that of its first step."""
+        recorded = self.run.manifest().date if self.run.has_data else None
+        return date.fromisoformat(recorded) if recorded else date.today()
 
     def backend_for(self, own: Mapping[str, Any], arm: str) -> Backend:
         """The backend with an arm's own settings over the others, opened on first use.
@@ -51,9 +59,11 @@ class Session:
             return self.backend
         key = json.dumps(chosen.model_dump(mode="json"), sort_keys=True)
         if key not in self._backends:
-            opened = backends.open_backend(self.settings.general.backend, chosen)
-            self._backends[key] = opened
+            self._backends[key] = self._open(chosen)
         return self._backends[key]
+
+    def _open(self, settings: Strict) -> Backend:
+        return backends.open_backend(self.settings.general.backend, settings, self.day)
 
     @cached_property
     def experiment(self) -> Experiment:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from backends.data import TRAINING_EXAMPLE
+from backends.data import TRAINING_EXAMPLE, TrainingExample
 from backends.errors import DataError
+from backends.jsonl import parse
 from backends.local.encoding import Encoder
-from backends.schema import explain
 
 MINIMUM_EXAMPLES = 10
 
@@ -30,27 +28,21 @@ def count_examples(path: Path, param: str, encoder: Encoder, *, minimum: int) ->
             number, from 1), or there are too few.
     """
     words = param.replace("_", " ")
-    count = 0
-    with path.open("rb") as lines:
-        for count, line in enumerate(lines, start=1):
-            try:
-                _check(line, encoder)
-            except DataError as error:
-                message = f"The {words} is invalid: line {count}: {error}"
-                raise InvalidData(f"invalid_{param}", message, param) from error
-    if count < minimum:
-        message = f"The {words} has {count} example(s), but must have at least {minimum}."
+    try:
+        examples = parse(path.read_bytes(), TRAINING_EXAMPLE, where="line")
+        for number, example in enumerate(examples, start=1):
+            _check(example, encoder, number)
+    except DataError as error:
+        message = f"The {words} is invalid: {error}"
+        raise InvalidData(f"invalid_{param}", message, param) from error
+    if len(examples) < minimum:
+        message = f"The {words} has {len(examples)} example(s), but must have at least {minimum}."
         raise InvalidData("invalid_n_examples", message, param)
-    return count
+    return len(examples)
 
 
-def _check(line: bytes, encoder: Encoder) -> None:
+def _check(example: TrainingExample, encoder: Encoder, number: int) -> None:
     try:
-        text = line.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text") from error
-    try:
-        example = TRAINING_EXAMPLE.validate_json(text)
-    except ValidationError as error:
-        raise DataError(explain(error)) from error
-    encoder.example(example, "completion")
+        encoder.example(example, "completion")
+    except DataError as error:
+        raise DataError(f"line {number}: {error}") from error

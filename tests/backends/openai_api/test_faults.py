@@ -80,6 +80,15 @@ def jobs_at(server: RunningServer) -> list[str]:
     return [job.id for job in server.client().fine_tuning.jobs.list()]
 
 
+def test_an_editors_traces_are_not_sent(server: RunningServer, tmp_path: Path) -> None:
+    job = a_job(tmp_path)
+    content = job.training_file.read_bytes()
+    job.training_file.write_bytes(b"\xef\xbb\xbf" + content + b"\n\r\n")
+    open_backend(server).fine_tune(job, ignore)
+    (file,) = server.client().files.list(purpose="fine-tune")
+    assert server.client().files.content(file.id).content == content
+
+
 @pytest.mark.parametrize(
     "fault",
     [
