@@ -66,6 +66,6 @@ def generate_data(session: Session) -> None:
 
 
 if __name__ == "__main__":
-    from kaarel_bet.cli import main
+    from kaarel_bet.cli import run_script
 
-    sys.exit(main(["generate_data", *sys.argv[1:]]))
+    sys.exit(run_script("generate_data"))

@@ -6,6 +6,7 @@ directory under the SHA-256 of the file.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import struct
@@ -25,6 +26,8 @@ from transformers import (
 
 from backends.atomic import write_text
 from backends.errors import ModelError
+
+_log = logging.getLogger(__name__)
 
 _CONVERSION = 2
 """Counted up when a change here gives other files for the same GGUF file."""
@@ -67,6 +70,7 @@ def converted(gguf_file: Path) -> Path:
             if _is_whole(target):
                 return target
             shutil.rmtree(target)
+        _log.warning("converting %s for use here, once; it takes a moment", gguf_file.name)
         working = Path(tempfile.mkdtemp(prefix=_WORKING, dir=cache))
         try:
             _convert(gguf_file, working)
