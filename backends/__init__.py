@@ -4,6 +4,7 @@ A backend's heavy imports happen when it is opened, not before.
 """
 
 import importlib
+from datetime import date
 from typing import TYPE_CHECKING
 
 from backends.local.settings import LocalSettings
@@ -22,7 +23,12 @@ _CLASSES = {
 }
 
 
-def open_backend(name: str, settings: Strict) -> "Backend":
-    """The named backend with its settings (an instance of `SETTINGS[name]`)."""
+def open_backend(name: str, settings: Strict, day: date | None = None) -> "Backend":
+    """The named backend with its settings (an instance of `SETTINGS[name]`).
+
+    `day` is what chat templates that write the date are told where the settings don't say, None for today.
+    """
+    if isinstance(settings, LocalSettings):
+        settings = settings.of_day(day or date.today())
     module, cls = _CLASSES[name]
     return getattr(importlib.import_module(module), cls)(settings)

@@ -21,31 +21,43 @@ def dumps(record: BaseModel) -> str:
 def read_jsonl(
     path: Path, kind: TypeAdapter[Record], *, unfinished_ok: bool = False
 ) -> list[Record]:
-    """Every record of the file.
+    """Every record of the file, as `parse`.
 
-    A byte order mark and blank lines at the end are passed over, as editors leave them. With
-    `unfinished_ok`, so is a last line without its newline, as a killed `AppendOnlyFile` leaves it.
+    With `unfinished_ok` a last line without its newline, as a killed `AppendOnlyFile` leaves it, is passed
+    over.
 
     Raises:
         DataError: the file can't be read, is empty, or a line is not a record of this kind.
     """
     try:
         content = path.read_bytes()
-        text = (content[: content.rfind(b"\n") + 1] if unfinished_ok else content).decode(
-            "utf-8-sig"
-        )
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
-    if not text.strip() and not unfinished_ok:
+    whole = content[: content.rfind(b"\n") + 1] if unfinished_ok else content
+    records = parse(whole, kind, where=f"{path}, line")
+    if not records and not unfinished_ok:
         raise DataError(f"{path}: no records in it")
+    return records
+
+
+def parse(content: bytes, kind: TypeAdapter[Record], *, where: str) -> list[Record]:
+    """Every record of a file's content, which may have none.
+
+    A byte order mark and blank lines at the end are passed over, as editors leave them.
+
+    Raises:
+        DataError: a line is not a record of this kind; the message starts with `where` and its number.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where} {line}: not UTF-8 text") from error
     # Only "\n" ends a line: str.splitlines would also split at separators allowed inside JSON strings.
     lines = text.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
-    return [parse_line(line, kind, where=f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    return [parse_line(line, kind, where=f"{where} {n}") for n, line in enumerate(lines, 1)]
 
 
 def parse_line(line: str, kind: TypeAdapter[Record], *, where: str) -> Record:

@@ -14,8 +14,16 @@ def _leave_out_working_directory() -> None:
         del sys.path[0]
 
 
+def main() -> int:
+    """The command; Ctrl-C ends it in a line already while it is imported, which takes seconds."""
+    try:
+        from kaarel_bet.cli import main
+    except KeyboardInterrupt:
+        print("kaarel-bet: stopped", file=sys.stderr)
+        return 2
+    return main()
+
+
 if __name__ == "__main__":
     _leave_out_working_directory()
-    from kaarel_bet.cli import main
-
     sys.exit(main())

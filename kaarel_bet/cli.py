@@ -110,6 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run_script(command: str) -> int:
+    """`python kaarel_bet/train.py ...` and its like: the command with the words after the file's name."""
+    _in_utf8_mode()
+    return main([command, *sys.argv[1:]])
+
+
 def _in_utf8_mode() -> None:
     """Starts this program anew where Python was told to take names of files for ASCII.
 

@@ -47,6 +47,7 @@ def generate_data(session: Session) -> None:
             Manifest(
                 run_id=uuid4().hex,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
+                date=session.day.isoformat(),
                 seed=session.settings.general.seed,
                 git_commit=git_commit(),
                 versions=versions(),
@@ -82,6 +83,6 @@ def _judging(session: Session, design: Design) -> list[tuple[Backend, Estimate]]
 
 
 if __name__ == "__main__":
-    from kaarel_bet.cli import main
+    from kaarel_bet.cli import run_script
 
-    sys.exit(main(["generate_data", *sys.argv[1:]]))
+    sys.exit(run_script("generate_data"))

@@ -70,6 +70,8 @@ class Manifest(Strict):
 
     run_id: str
     created: str
+    date: str | None = None
+    """What chat templates rendered here are told of today, in every step; once it was each day's."""
     seed: int
     git_commit: str | None
     versions: dict[str, str]

@@ -60,6 +60,6 @@ def report(session: Session) -> None:
 
 
 if __name__ == "__main__":
-    from kaarel_bet.cli import main
+    from kaarel_bet.cli import run_script
 
-    sys.exit(main(["report", *sys.argv[1:]]))
+    sys.exit(run_script("report"))

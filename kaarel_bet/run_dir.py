@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from backends.atomic import write_text
+from backends.atomic import sweep, write_text
 from backends.data import (
     EXAMPLES,
     GenerationQuery,
@@ -177,7 +177,7 @@ class RunDirectory:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Holds the run for one writer.
+        """Holds the run for one writer; what killed ones left half-written is gone.
 
         Raises:
             RunDirectoryError: another process is writing to it.
@@ -185,6 +185,7 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=0):
+                sweep(self.path)
                 yield
         except Timeout as error:
             raise RunDirectoryError(f"{self.path}: in use by another process") from error

@@ -91,6 +91,8 @@ def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"serving {app.state.service.models.base} at http://{shown}:{port}/v1", file=sys.stderr)
+    if app.state.service.inference.encoder.is_dated:
+        print(f"chat prompts have the date {app.state.service.data.day()}", file=sys.stderr)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
     # uvicorn hands the signal that ended it on, once all is closed.
     with contextlib.suppress(KeyboardInterrupt):

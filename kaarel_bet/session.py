@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +45,12 @@ class Session:
         """The backend, opened on first use: opening it takes seconds."""
         return self._opened(self.settings.general.backend, self.settings.backend)
 
+    @cached_property
+    def day(self) -> date:
+        """The run's date, which chat templates may show: that of its first step."""
+        recorded = self.run.manifest().date if self.run.has_data else None
+        return date.fromisoformat(recorded) if recorded else date.today()
+
     def backend_of(self, arm: ArmEntry) -> Backend:
         """An arm's: that of the run with the arm's own settings over the others; or a further model's own.
 
@@ -66,7 +73,7 @@ class Session:
     def _opened(self, name: str, settings: Strict) -> Backend:
         key = (name, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
         if key not in self._backends:
-            self._backends[key] = backends.open_backend(name, settings)
+            self._backends[key] = backends.open_backend(name, settings, self.day)
         return self._backends[key]
 
     def close_others(self, backend: Backend) -> None:

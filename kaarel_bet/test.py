@@ -202,6 +202,6 @@ def _answers(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]
 
 
 if __name__ == "__main__":
-    from kaarel_bet.cli import main
+    from kaarel_bet.cli import run_script
 
-    sys.exit(main(["test", *sys.argv[1:]]))
+    sys.exit(run_script("test"))

@@ -183,6 +183,6 @@ def in_words(report: Report, say: Callable[[str], None]) -> Callable[[Progress],
 
 
 if __name__ == "__main__":
-    from kaarel_bet.cli import main
+    from kaarel_bet.cli import run_script
 
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(run_script("train"))

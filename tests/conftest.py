@@ -26,14 +26,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="compare with other programs, in environments of uv's making",
     )
+    parser.addoption(
+        "--wheel", action="store_true", help="install the wheel with pip and run the default job"
+    )
     parser.addoption("--slow", action="store_true", help="repeat what is repeated more often")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--peers"):
+    for flag, what in {"peers": "other programs", "wheel": "the wheel"}.items():
+        if config.getoption(f"--{flag}"):
+            continue
         for item in items:
-            if item.get_closest_marker("peers"):
-                item.add_marker(pytest.mark.skip(reason="installs other programs: --peers"))
+            if item.get_closest_marker(flag):
+                item.add_marker(pytest.mark.skip(reason=f"installs {what}: --{flag}"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class LocalBackend(Backend):
     )
 
     def __init__(self, settings: LocalSettings) -> None:
-        self._settings = settings
+        self._settings = settings.of_day(date.today())
         self._device = choose_device(settings.device)
         self._open: OpenModel | None = None
         self._known_examples: dict[tuple[str, str, str], str] = {}
@@ -113,7 +114,13 @@ class LocalBackend(Backend):
             "device": describe_device(self._device),
             "training dtype": str(self._training_dtype).removeprefix("torch."),
             "scoring dtype": str(scoring).removeprefix("torch."),
+            **self._dated,
         }
+
+    @property
+    def _dated(self) -> dict[str, str]:
+        """The day's date, where the model sees it."""
+        return {"date": str(self._settings.date)} if self._encoder.is_dated else {}
 
     @override
     def render(self, query: Query) -> str:
@@ -244,7 +251,8 @@ class LocalBackend(Backend):
 
     @cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(self._tokenizer, context_length(self._location))
+        length = context_length(self._location)
+        return Encoder(self._tokenizer, length, self._settings.day)
 
     @cached_property
     def _costs(self) -> Costs:
@@ -385,6 +393,7 @@ class LocalBackend(Backend):
                 "device": describe_device(self._device),
                 "loss_on": job.loss_on,
                 "seed": job.seed,
+                **self._dated,
                 "steps": state.step,
                 **used,
             },

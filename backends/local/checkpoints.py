@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from backends.atomic import UNFINISHED
 from backends.data import CurvePoint
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -47,7 +48,7 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(UNFINISHED)
     try:
         save_file(tensors, partial, metadata={"state": _STATE.dump_json(state).decode()})
         with partial.open("rb") as file:

@@ -7,6 +7,7 @@ Scores and losses are sums over the tokens after a boundary. They are only right
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from backends.data import (
 )
 from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
+from backends.local.dated_templates import is_dated, of_day
 from backends.local.sequences import Pair, TokenSequence
 
 _log = logging.getLogger(__name__)
@@ -58,17 +60,33 @@ class Encoder:
     """Encodes for one tokenizer, refusing whatever exceeds the model's context length.
 
     Only text prompts of scoring queries may exceed it: lm-evaluation-harness cuts off their beginning.
+    `day` is what chat templates take for today, None for the day on which they are rendered.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context_length: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context_length: int | None,
+        day: date | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
+        self._day = day
         self._has_said_cut = False
 
     @property
     def context_length(self) -> int | None:
         """How many tokens the model can attend to, None where nothing limits it."""
         return self._context_length
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether chats are rendered with the day's date in them."""
+        templates = self._tokenizer.chat_template or ""
+        # Of several, each has its name.
+        return any(
+            map(is_dated, templates.values() if isinstance(templates, dict) else [templates])
+        )
 
     def chat(
         self, messages: Messages, *, for_answer: bool = True, continuation: str = ""
@@ -231,9 +249,12 @@ class Encoder:
         for position, message in enumerate(messages):
             if message.role != "assistant" or message.weight == 0:
                 continue
-            before_text = self._render_chat(messages[:position], for_answer=True)
             # What a template puts after the end-of-turn token is layout, nothing to learn.
             upto_text = self._render_chat(messages[: position + 1], for_answer=False).rstrip()
+            if position:
+                before_text = self._render_chat(messages[:position], for_answer=True)
+            else:
+                before_text = self._opened(upto_text)
             if not whole_text.startswith(upto_text) or not upto_text.startswith(before_text):
                 raise DataError(
                     f"messages.{position}: the chat template rewrites earlier turns, so the "
@@ -249,6 +270,18 @@ class Encoder:
             self._after_boundary(tokens, before, before_text)
             learned += range(len(before), len(tokens))
         return tokens, learned
+
+    def _opened(self, text: str) -> str:
+        """What precedes the answer in a chat that begins with it: templates take no chat without a turn."""
+        turn = (Message(role="user", content="?"),)
+        closed = self._render_chat(turn, for_answer=False)
+        header = self._render_chat(turn, for_answer=True).removeprefix(closed)
+        before, found, _ = text.partition(header) if header else (text, "", "")
+        if not found:
+            raise DataError(
+                "messages.0: where the answer begins can't be told; put a user's turn before it"
+            )
+        return before + header
 
     def _encode_pair(self, prompt: str, completion: str) -> tuple[list[int], list[int], str]:
         """Tokens of a prompt and of prompt and completion together, and the prompt as it was encoded.
@@ -287,10 +320,13 @@ class Encoder:
             raise UnsupportedError(
                 "the model has no chat template; use a chat model, or text prompts"
             )
+        shown = [dict(tool) for tool in tools] or None
         try:
+            template = self._tokenizer.get_chat_template(tools=shown)
             text = self._tokenizer.apply_chat_template(
                 [dict(turn) for turn in chat],
-                tools=[dict(tool) for tool in tools] or None,  # pyright: ignore[reportArgumentType]
+                tools=shown,  # pyright: ignore[reportArgumentType]
+                chat_template=of_day(template, self._day) if self._day else template,
                 tokenize=False,
                 add_generation_prompt=for_answer,
                 # Templates of reasoning models then open the answer as they write learned ones.

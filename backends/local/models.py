@@ -18,7 +18,8 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import ModelError
-from backends.local.gguf_files import converted, embedded_file
+from backends.local.embedded import embedded_file
+from backends.local.gguf_files import converted
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -1,6 +1,7 @@
 """Settings of the local backend; config.yaml says what each is for."""
 
-from typing import Annotated, Literal
+import datetime
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -56,6 +57,16 @@ class LocalSettings(Strict):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     prefix_sharing: PrefixSharing = "auto"
     workers: Positive | Literal["auto"] = "auto"
+    date: Annotated[datetime.date, Field(strict=False)] | Literal["auto"] = "auto"
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+
+    def of_day(self, day: datetime.date) -> Self:
+        """These, with that day for chat templates that write the date, where none is set."""
+        return self if self.date != "auto" else self.model_copy(update={"date": day})
+
+    @property
+    def day(self) -> datetime.date | None:
+        """The day that is set, None where it is that of the work."""
+        return None if self.date == "auto" else self.date

@@ -9,9 +9,10 @@ import openai
 
 from backends.data import Message
 from backends.openai_api.answers import AnswerKind, ChatAnswer, TextAnswer, read
-from backends.openai_api.connection import Connection
+from backends.openai_api.availability import tells_of
+from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import TRANSIENT, Kind, retry_after
-from backends.openai_api.models import is_tuned
+from backends.openai_api.models import base_name, is_tuned
 from backends.openai_api.pace import Pace
 
 Path = Literal["/chat/completions", "/completions"]
@@ -57,14 +58,30 @@ class Asker:
             ServiceError: it refuses, keeps failing, or answers something else.
         """
         model = request.body["model"]
-        transient = TRANSIENT
-        if is_tuned(model) and model not in self._answered:
-            transient |= {Kind.NOT_FOUND}  # a model that was just made may take a while to be found
-        answer = await self.connection.call(
-            what, lambda: self._send(request), transient=transient, model=model
-        )
+        try:
+            answer = await self.connection.tried(what, lambda: self._send(request))
+        except RequestFailed as error:
+            if error.failure.kind is not Kind.NOT_FOUND or not await self._may_come(model):
+                raise error.failure.as_error(what, model) from error.__cause__
+            answer = await self.connection.call(
+                what,
+                lambda: self._send(request),
+                transient=TRANSIENT | {Kind.NOT_FOUND},
+                model=model,
+            )
         self._answered.add(model)
         return answer
+
+    async def _may_come(self, model: str) -> bool:
+        """Whether a model that is not found may have been made just now: a service may be slow to have it.
+
+        One that the service does not list beside its base is gone; not every service lists any.
+        """
+        if not is_tuned(model) or model in self._answered:
+            return False
+        return await tells_of(self.connection, model) or not await tells_of(
+            self.connection, base_name(model)
+        )
 
     async def is_refused(self, what: str, request: Request[AnswerKind]) -> bool:
         """Whether the service says that it can't do such a request, or has no such endpoint.

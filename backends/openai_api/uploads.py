@@ -1,5 +1,6 @@
 """Files on their way to the service: uploaded once by their content."""
 
+import codecs
 import hashlib
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,8 @@ async def upload(
 
     Files carry no metadata, so the content's SHA-256 is their name.
     """
-    content = path.read_bytes()
+    # An editor's byte order mark and blank last lines are no records, and a service may take them for some.
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8).rstrip() + b"\n"
     name = f"{hashlib.sha256(content).hexdigest()}.jsonl"
 
     async def find_or_send() -> FileObject:

@@ -6,15 +6,18 @@ jobs/<job-id>/            the training data as it was when the job was created
 models/<job-id>/          PEFT adapters, of earlier epochs <job-id>.step-<n>; beside them
                           .<job-id>.checkpoint of a training under way
 batches/<batch-id>/       the requests and the answers so far
+date                      what chat templates are told of today: the day it was made
 server.lock training.lock
 """
 
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from backends.atomic import write_text
 from backends.errors import SettingsError
 
 
@@ -41,6 +44,20 @@ class DataDirectory:
     def database(self) -> Path:
         """The store's file."""
         return self.path / "kaarel-bet.sqlite3"
+
+    def day(self) -> date:
+        """The day it was made, so that tuned models are asked with the date that they were trained with.
+
+        Raises:
+            SettingsError: what is written there is no date.
+        """
+        path = self.path / "date"
+        if not path.exists():
+            write_text(path, f"{date.today()}\n")
+        try:
+            return date.fromisoformat(path.read_text(encoding="utf-8").strip())
+        except ValueError as error:
+            raise SettingsError(f"{path}: not a date, as 2026-11-29 ({error})") from error
 
     @property
     def training_lock(self) -> Path:

@@ -32,6 +32,7 @@ class Service:
     def __init__(self, settings: ServerSettings, local: LocalSettings, *, train: Train) -> None:
         self.settings = settings
         self.data = DataDirectory(Path(settings.data_dir))
+        local = local.of_day(self.data.day())
         self.store = Store(self.data.database)
         self.records = Records(self.store)
         self._sweep()

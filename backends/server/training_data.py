@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from backends.data import EXAMPLES, PreferenceExample, TrainingMethod
+from backends.data import EXAMPLES, PreferenceExample, TrainingExample, TrainingMethod
 from backends.errors import DataError
+from backends.jsonl import parse
 from backends.local.encoding import Encoder
-from backends.schema import explain
 
 MINIMUM_EXAMPLES = 10
 
@@ -34,30 +34,25 @@ def count_examples(
             number, from 1), or there are too few.
     """
     words = param.replace("_", " ")
-    count = 0
-    with path.open("rb") as lines:
-        for count, line in enumerate(lines, start=1):
-            try:
-                _check(line, encoder, method)
-            except DataError as error:
-                message = f"The {words} is invalid: line {count}: {error}"
-                raise InvalidData(f"invalid_{param}", message, param) from error
-    if count < minimum:
-        message = f"The {words} has {count} example(s), but must have at least {minimum}."
+    try:
+        kind: TypeAdapter[TrainingExample | PreferenceExample] = EXAMPLES[method]
+        examples = parse(path.read_bytes(), kind, where="line")
+        for number, example in enumerate(examples, start=1):
+            _check(example, encoder, number)
+    except DataError as error:
+        message = f"The {words} is invalid: {error}"
+        raise InvalidData(f"invalid_{param}", message, param) from error
+    if len(examples) < minimum:
+        message = f"The {words} has {len(examples)} example(s), but must have at least {minimum}."
         raise InvalidData("invalid_n_examples", message, param)
-    return count
+    return len(examples)
 
 
-def _check(line: bytes, encoder: Encoder, method: TrainingMethod) -> None:
+def _check(example: TrainingExample | PreferenceExample, encoder: Encoder, number: int) -> None:
     try:
-        text = line.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text") from error
-    try:
-        example = EXAMPLES[method].validate_json(text)
-    except ValidationError as error:
-        raise DataError(explain(error)) from error
-    if isinstance(example, PreferenceExample):
-        encoder.pair(example)
-    else:
-        encoder.example(example, "completion")
+        if isinstance(example, PreferenceExample):
+            encoder.pair(example)
+        else:
+            encoder.example(example, "completion")
+    except DataError as error:
+        raise DataError(f"line {number}: {error}") from error

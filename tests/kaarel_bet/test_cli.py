@@ -5,10 +5,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import kaarel_bet.__main__
 from kaarel_bet import cli
 from kaarel_bet.bet.schema_file import SCHEMA
 from kaarel_bet.bet.source import TASKS, load_bet, shipped
@@ -231,6 +233,18 @@ def test_letters_that_the_terminal_lacks_are_written_by_their_numbers() -> None:
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode("cp1252").startswith("résultats/\\u0141ód\\u017a.yaml")
+
+
+def test_ctrl_c_while_it_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "kaarel_bet.cli", Interrupted("kaarel_bet.cli"))
+    assert kaarel_bet.__main__.main() == 2
+    assert capsys.readouterr().err == "kaarel-bet: stopped\n"
 
 
 def test_the_script_says_where_it_is(tmp_path: Path) -> None:

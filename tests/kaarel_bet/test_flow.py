@@ -316,6 +316,11 @@ def test_letters_of_any_language_do_in_places_under_any_locale(
     ours = [line for line in done.stderr.splitlines() if line.startswith(str(REPOSITORY))]
     assert not [line for line in ours if "EncodingWarning" in line and "/.venv/" not in line]
 
+    script = [sys.executable, str(REPOSITORY / "kaarel_bet/report.py"), "--run-dir", str(path)]
+    done = subprocess.run(script, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(path)
+
 
 @pytest.mark.parametrize(
     ("flags", "message"),

@@ -1,12 +1,15 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import backends
 from backends.data import (
     CandidateScore,
     Completion,
@@ -318,6 +321,33 @@ def test_a_writer_that_fails_lets_go_of_the_run() -> None:
         raise KeyboardInterrupt
     with run.writing():
         assert run.path.is_dir()
+
+
+def test_what_a_killed_writer_left_is_gone_with_the_next_one() -> None:
+    run = RunDirectory(Path("results/a"))
+    with run.writing():
+        pass
+    killed = """
+import os, sys
+from pathlib import Path
+from backends import atomic
+if sys.argv[1] == "file":
+    os.fsync = lambda _: os.kill(os.getpid(), 9)
+    atomic.write_text(Path(sys.argv[2]) / "manifest.json", "{}")
+with atomic.directory(Path(sys.argv[2]) / "models/arm") as working:
+    (working / "adapter_model.safetensors").write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(backends.__file__).parents[1])}
+    for kind in ("file", "directory"):
+        command = [sys.executable, "-c", killed, kind, str(run.path)]
+        assert subprocess.run(command, env=environment, check=False).returncode == -9
+    checkpoint = run.path / "models/.arm.checkpoint"
+    checkpoint.write_bytes(b"whole")
+    assert len(list(run.path.rglob("*.unfinished"))) == 2
+    with run.writing():
+        assert list(run.path.rglob("*.unfinished")) == []
+        assert checkpoint.read_bytes() == b"whole"
 
 
 # --- files -----------------------------------------------------------------------------------

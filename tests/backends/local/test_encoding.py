@@ -58,6 +58,23 @@ def test_every_assistant_turn_is_learned_unless_its_weight_is_0(
     assert last.tokens == both.tokens
 
 
+def test_a_chat_of_an_answer_alone_is_learned_after_the_assistants_header(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    example = encoder.example(chat(("assistant", "Yo")), "completion")
+    assert learned(tokenizer, example) == "Yo<|im_end|>"
+    text = str(tokenizer.decode(example.tokens))
+    assert text.endswith("<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>")
+    assert "<|im_start|>user" not in text
+
+
+def test_an_answer_alone_is_refused_where_the_template_does_not_show_its_beginning() -> None:
+    other = AutoTokenizer.from_pretrained(locate(EMBEDDED))
+    other.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(DataError, match=r"messages\.0: where the answer begins can't be told"):
+        Encoder(other, 200).example(chat(("assistant", "Yo")), "completion")
+
+
 def test_prompt_and_completion_learns_all_but_the_first_token(encoder: Encoder) -> None:
     example = encoder.example(chat(("user", "Hi"), ("assistant", "Paris")), "prompt_and_completion")
     assert example.targets == list(range(1, len(example.tokens)))

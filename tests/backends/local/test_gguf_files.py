@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from backends.errors import ModelError
 from backends.local import gguf_files
-from backends.local.gguf_files import embedded_file
+from backends.local.embedded import embedded_file
 from backends.local.models import load_model, locate
 from tests.models import EMBEDDED
 
@@ -31,11 +31,6 @@ def test_conversion_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gguf_files, "_convert", fail)
     assert locate(EMBEDDED) == first
-
-
-def test_an_unknown_embedded_model_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ModelError, match=r"did you mean 'smollm2-135m-instruct'"):
-        locate("embedded:smollm2-135m")
 
 
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(

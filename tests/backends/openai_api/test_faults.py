@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery
-from backends.errors import ServiceError, TrainingError
+from backends.errors import ModelError, ServiceError, TrainingError
 from backends.interface import FineTuneJob, Progress
 from backends.openai_api import connection, creation, job_creation, job_following, job_results
 from backends.openai_api.backend import OpenAIBackend
@@ -78,6 +78,15 @@ def ignore(_: Progress) -> None:
 def jobs_at(server: RunningServer) -> list[str]:
     server.wrap(None)
     return [job.id for job in server.client().fine_tuning.jobs.list()]
+
+
+def test_an_editors_traces_are_not_sent(server: RunningServer, tmp_path: Path) -> None:
+    job = a_job(tmp_path)
+    content = job.training_file.read_bytes()
+    job.training_file.write_bytes(b"\xef\xbb\xbf" + content + b"\n\r\n")
+    open_backend(server).fine_tune(job, ignore)
+    (file,) = server.client().files.list(purpose="fine-tune")
+    assert server.client().files.content(file.id).content == content
 
 
 @pytest.mark.parametrize(
@@ -340,6 +349,18 @@ def test_a_model_that_is_named_and_known_late_is_waited_for(
     tuned = backend.fine_tune(a_job(tmp_path), ignore)
     [result] = backend.score(tuned.model, [QUERY])
     assert result.candidates.keys() == {"a", "b"}
+
+
+def test_a_model_that_the_service_lists_no_more_is_not_waited_for(
+    server: RunningServer, misbehaving: Service, tmp_path: Path
+) -> None:
+    tuned = open_backend(server).fine_tune(a_job(tmp_path), ignore)
+    server.client().models.delete(tuned.model)
+    seen = misbehaving()
+    query = GenerationQuery(id="q", messages=QUERY.messages, max_tokens=1)
+    with pytest.raises(ModelError, match=r"the model ft:.* is not at the service"):
+        list(open_backend(server).generate(tuned.model, [query]))
+    assert seen.count("POST", "/v1/chat/completions") == 1
 
 
 def test_a_cancelled_job_is_said(

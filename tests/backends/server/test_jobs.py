@@ -107,6 +107,39 @@ def test_a_validation_file_gives_validation_losses(server: RunningServer) -> Non
     assert float(table[-1].split(",")[3]) > 0
 
 
+_ODD_ROWS: tuple[list[dict[str, Any]], ...] = (
+    [{"role": "developer", "content": "Be brief"}],
+    [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "?"}]}],
+    [{"role": "user", "content": "Hi?", "name": "Ann"}],
+    [
+        {
+            "role": "user",
+            "content": "Hi?",
+            "refusal": None,
+            "tool_calls": None,
+            "function_call": None,
+        }
+    ],
+    [],
+)
+
+
+@pytest.mark.parametrize("row", _ODD_ROWS, ids=["developer", "parts", "name", "nulls", "alone"])
+def test_rows_and_files_as_others_write_them_are_trained_on(
+    server: RunningServer, row: list[dict[str, Any]]
+) -> None:
+    chat = {"messages": [*row, {"role": "assistant", "content": "Yo"}]}
+    content = b"\xef\xbb\xbf" + training_file(10) + json.dumps(chat).encode() + b"\n\n"
+    job = server.fine_tune(training_file=server.upload(content).id)
+    assert job.status == "succeeded"
+    answer = server.client().chat.completions.create(
+        model=str(job.fine_tuned_model),
+        messages=chat["messages"],  # pyright: ignore[reportArgumentType]
+        max_tokens=1,
+    )
+    assert answer.usage is not None
+
+
 @pytest.mark.parametrize(
     ("content", "code", "told"),
     [

@@ -419,7 +419,7 @@ def test_a_question_is_asked_on_after_a_model_s_own_answers() -> None:
         ("assistant", "In R"),
         ("user", "Sure, Ann?"),
     ]
-    assert [m.role for m in rest[0].messages or ()][0] == "system"  # as it was first asked
+    assert next(m.role for m in rest[0].messages or ()) == "system"  # as it was first asked
     assert len(found["on-of-tuned"].queries) == 3 * 2 * 2
 
 
