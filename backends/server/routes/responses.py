@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from openai.types import responses as sdk
+from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -153,7 +154,6 @@ def _response(work: _Work, status: sdk.ResponseStatus) -> sdk.Response:
             "previous_response_id": asked.previous_response_id,
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
-            "store": asked.store is not False,
             "temperature": work.asked.sampling.temperature,
             "text": {"format": {"type": "text"}} | text,
             "tool_choice": "auto",
@@ -161,9 +161,8 @@ def _response(work: _Work, status: sdk.ResponseStatus) -> sdk.Response:
             "top_logprobs": asked.top_logprobs or 0,
             "top_p": work.asked.sampling.top_p,
             "truncation": "disabled",
-            "usage": None,
-            "user": asked.user,
         }
+        | ({} if asked.user is None else {"user": asked.user})
     )
 
 
@@ -188,15 +187,23 @@ def _part(work: _Work, sample: Sample | None, parts: Service) -> sdk.ResponseOut
             "type": "output_text",
             "text": sample.text if sample else "",
             "annotations": [],
-            "logprobs": _logprobs(work, shown, parts),
+            "logprobs": [logprob.model_dump() for logprob in _logprobs(work, shown, parts)],
         }
     )
 
 
-def _logprobs(work: _Work, shown: list[GeneratedToken], parts: Service) -> list[dict[str, Any]]:
+def _logprobs(
+    work: _Work, shown: list[GeneratedToken], parts: Service
+) -> list[ChatCompletionTokenLogprob]:
     if LOGPROBS not in (work.request.include or ()):
         return []
-    return [parts.token_texts.chat(token.token, token.score).model_dump() for token in shown]
+    return [parts.token_texts.chat(token.token, token.score) for token in shown]
+
+
+def _of_events(logprobs: list[ChatCompletionTokenLogprob]) -> list[dict[str, Any]]:
+    """Those of a stream's events, which have no bytes."""
+    without = {"bytes": True, "top_logprobs": {"__all__": {"bytes"}}}
+    return [logprob.model_dump(exclude=without) for logprob in logprobs]
 
 
 async def _events(work: _Work, parts: Service) -> AsyncGenerator[BaseModel, None]:
@@ -226,7 +233,7 @@ async def _events(work: _Work, parts: Service) -> AsyncGenerator[BaseModel, None
                 )
             so_far.append(token)
             shown = [] if token.is_end else [token]
-            logprobs = _logprobs(work, shown, parts)
+            logprobs = _of_events(_logprobs(work, shown, parts))
             if token.text or logprobs:
                 yield event(
                     sdk.ResponseTextDeltaEvent, delta=token.text, logprobs=logprobs, **inner
@@ -234,7 +241,7 @@ async def _events(work: _Work, parts: Service) -> AsyncGenerator[BaseModel, None
     sample = Sample(so_far)
     whole = _finished(work, sample, parts)
     part = _part(work, sample, parts)
-    logprobs = _logprobs(work, sample.shown, parts)
+    logprobs = _of_events(_logprobs(work, sample.shown, parts))
     yield event(
         sdk.ResponseTextDoneEvent,
         text=part.text,

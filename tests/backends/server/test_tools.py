@@ -1,7 +1,6 @@
 """Chats with functions to call, by a model whose chat template has a place for them."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,6 @@ import pytest
 
 from backends.local.settings import LocalSettings
 from tests.server import RunningServer, StartServer
-
-# In Hermes' way, as Qwen's has it, on the tests' own template.
-TEMPLATE = """\
-{%- if tools %}<|im_start|>system
-You may call functions:
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}Write a call as <tool_call>
-{"name": <name>, "arguments": <arguments>}
-</tool_call><|im_end|>
-{% endif %}
-{%- for message in messages %}<|im_start|>{{ message.role }}
-{{ message.content }}
-{%- for call in message.tool_calls or [] %}<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
 
 WEATHER: Any = {
     "type": "function",
@@ -55,14 +36,6 @@ TIME: Any = {
     },
 }
 ASK = [{"role": "user", "content": "Which weather?"}]
-
-
-@pytest.fixture(scope="module")
-def model_with_tools(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tools") / "caller"
-    shutil.copytree(tiny_model, directory)
-    (directory / "chat_template.jinja").write_text(TEMPLATE)
-    return directory
 
 
 @pytest.fixture
