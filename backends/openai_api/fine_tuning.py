@@ -18,6 +18,7 @@ from backends.openai_api.job_following import Follower, JobEndedError
 from backends.openai_api.job_results import model_of, training_curve
 from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
+from backends.openai_api.providers import provider
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import Encode, ask_together, example_texts, example_tokens
 from backends.openai_api.training_files import check_training_file
@@ -48,6 +49,7 @@ class FineTuning:
     def __init__(self, connection: Connection, settings: OpenAISettings) -> None:
         self._connection = connection
         self._settings = settings
+        self._provider = provider(settings.provider)
 
     def estimate(self, job: FineTuneJob, encode: Encode) -> Estimate:
         """Billed tokens and, where the price is known, what they cost; checks the files.
@@ -74,7 +76,9 @@ class FineTuning:
         job_id = intent.job_id
         if job_id is None:
             request = await self._request(job, intent.fingerprint)
-            job_id = await JobCreation(self._connection, file, request).job_id(intent)
+            job_id = await JobCreation(self._connection, file, request, self._provider).job_id(
+                intent
+            )
         await self._check_loss(job, job_id)
         follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
         try:
@@ -107,8 +111,10 @@ class FineTuning:
 
     def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
         # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.
-        chat_only = price_of(self._settings.model) is not None
-        if job.loss_on != "completion" and chat_only:
+        provider = self._provider
+        has_price = price_of(self._settings.model) is not None
+        chat_only = has_price or not provider.takes_texts
+        if job.loss_on != "completion" and (has_price or not provider.takes_prompt_loss):
             raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY}")
         if job.validation_file is not None:
             check_training_file(job.validation_file, chat_only=chat_only)
@@ -124,9 +130,7 @@ class FineTuning:
                 "type": "supervised",
                 "supervised": {
                     "hyperparameters": {
-                        "n_epochs": chosen.n_epochs,
-                        "batch_size": chosen.batch_size,
-                        "learning_rate_multiplier": chosen.learning_rate_multiplier,
+                        **self._provider.hyperparameters(chosen),
                         **({} if job.loss_on == "completion" else {"prompt_loss_weight": 1}),
                     }
                 },
@@ -164,13 +168,18 @@ class FineTuning:
             hashlib.sha256(path.read_bytes()).hexdigest() if path else None
             for path in (job.training_file, job.validation_file)
         ]
-        chosen = self._settings.job.model_dump(mode="json", exclude=left_out)
+        of_some_services = {
+            "learning_rate",
+            "lora",
+        }  # most jobs are without, as before there were any
+        untouched = of_some_services - self._settings.job.model_dump(exclude_defaults=True).keys()
+        chosen = self._settings.job.model_dump(mode="json", exclude=left_out | untouched)
         model = job.starts_from or self._settings.model
         loss_on = [job.loss_on] if job.loss_on != "completion" else []
         return [job.seed, model, files, chosen, *loss_on]
 
     async def _tuned_model(self, job: FineTuningJob, examples: list[TrainingExample]) -> TunedModel:
-        name = await model_of(self._connection, job)
+        name = await model_of(self._connection, job, self._provider)
         supervised = job.method.supervised if job.method else None
         used = (supervised and supervised.hyperparameters) or job.hyperparameters
         price = price_of(job.model)

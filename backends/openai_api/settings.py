@@ -4,9 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from backends.openai_api.providers import Name, provider
 from backends.schema import Strict
 
 Method = Literal["auto", "echo", "top"]
+
+
+class LoraJobSettings(Strict):
+    """LoRA, where the service lets it be chosen."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Annotated[int, Field(ge=1)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 class JobSettings(Strict):
@@ -15,6 +24,8 @@ class JobSettings(Strict):
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    lora: LoraJobSettings = LoraJobSettings()
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
 
@@ -48,14 +59,23 @@ class OpenAISettings(Strict):
     """The OpenAI backend."""
 
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
+    provider: Name = "openai"
     base_url: str | None = None
+    inference_url: str | None = None
+    deployments: dict[str, str] = Field(default_factory=dict[str, str])
     organization: str | None = None
     project: str | None = None
     tokenizer: Annotated[str, Field(min_length=1)] = "auto"
     job: JobSettings = JobSettings()
     scoring: ScoringSettings = ScoringSettings()
 
-    @field_validator("base_url")
+    @model_validator(mode="after")
+    def _as_the_provider_has_it(self) -> Self:
+        if refused := provider(self.provider).refused(self.job):
+            raise ValueError(f"{refused} ({self.provider})")
+        return self
+
+    @field_validator("base_url", "inference_url")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
