@@ -92,13 +92,15 @@ def _prompt(request: ChatRequest, parts: Service) -> list[int]:
 
 
 def _constraint(request: ChatRequest, parts: Service) -> Constraint | None:
-    if request.required:
-        try:
-            return parts.tools.forced(
-                parts.inference.grammars, request.required, several=request.several_calls
-            )
-        except UnsupportedError as error:
-            raise invalid(f"Invalid 'tool_choice': {error}", "tool_choice") from error
+    grammars, several = parts.inference.grammars, request.several_calls
+    try:
+        if request.required:
+            return parts.tools.forced(grammars, request.required, several=several)
+        if request.offered:
+            return parts.tools.held(grammars, request.offered, several=several)
+    except UnsupportedError as error:
+        param = "tool_choice" if request.required else "tools"
+        raise invalid(f"Invalid '{param}': {error}", param) from error
     schema = request.response_format.schema_of_answers if request.response_format else None
     return held_to(schema, parts, "response_format")
 

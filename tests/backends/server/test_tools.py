@@ -124,6 +124,30 @@ def test_a_free_answer_is_a_text_or_a_call(caller: RunningServer) -> None:
     assert none.choices[0].message.tool_calls is None
 
 
+def test_a_call_that_a_free_answer_begins_fits_its_schema(caller: RunningServer) -> None:
+    said = (
+        '<tool_call>\n{"name": "weather", "arguments": {"place": "Rome", "days": 7}}\n</tool_call>'
+    )
+    shown = caller.parts.tools.prompt(ASK, [WEATHER["function"]])
+    line = {"prompt": caller.parts.inference.tokenizer.decode(shown), "completion": said}
+    file = caller.upload((json.dumps(line) + "\n").encode() * 10)
+    job = caller.fine_tune(
+        model="caller", training_file=file.id, hyperparameters={"n_epochs": 50, "batch_size": 2}
+    )
+    asked: dict[str, Any] = {"model": job.fine_tuned_model, "temperature": 0}
+    (call,) = chat(caller, tools=[WEATHER], **asked).choices[0].message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert arguments["place"] in ("Oslo", "Lima")
+    assert arguments["days"] in (1, 2)
+    # A schema that can't be followed holds nothing, but for a function that asks for it.
+    loose = {"name": "f", "parameters": {"not": {"type": "null"}}, "strict": False}
+    tools, grammars = caller.parts.tools, caller.parts.inference.grammars
+    assert tools.held(grammars, [loose], several=True) is None
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(caller, tools=[{"type": "function", "function": loose | {"strict": True}}], **asked)
+    assert caught.value.param == "tools"
+
+
 def test_a_call_and_its_answer_are_shown_to_the_model(caller: RunningServer) -> None:
     call = chat(caller, tools=[TIME], tool_choice="required", parallel_tool_calls=False)
     message = call.choices[0].message
