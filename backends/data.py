@@ -82,6 +82,101 @@ class TrainingExample(Strict):
 TRAINING_EXAMPLE = TypeAdapter(TrainingExample)
 
 
+class PreferenceInput(Strict):
+    """The chat that both answers of a preference are to."""
+
+    messages: Messages
+    tools: tuple[Any, ...] | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _to_be_answered(self) -> Self:
+        if self.tools:
+            raise ValueError("preferences with functions (tools) can't be learned")
+        if self.messages[-1].role == "assistant":
+            raise ValueError("its last message can't be the assistant's, which the outputs are")
+        return self
+
+
+Answer = Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)]
+
+
+class PreferenceExample(Strict):
+    """A prompt with an answer that is preferred to another one.
+
+    A chat is in OpenAI's preference format (`input`, `preferred_output`, `non_preferred_output`:
+    https://platform.openai.com/docs/guides/direct-preference-optimization), with one message of the
+    assistant as each output; a text in TRL's (`prompt`, `chosen`, `rejected`:
+    https://huggingface.co/docs/trl/dataset_formats#preference).
+    """
+
+    input: PreferenceInput | None = None
+    preferred_output: Answer | None = None
+    non_preferred_output: Answer | None = None
+    prompt: str | None = None
+    chosen: Annotated[str, Field(min_length=1)] | None = None
+    rejected: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _two_answers_to_one_prompt(self) -> Self:
+        chat = (self.input, self.preferred_output, self.non_preferred_output)
+        text = (self.prompt, self.chosen, self.rejected)
+        is_chat = None not in chat and text == (None, None, None)
+        is_text = None not in text and chat == (None, None, None)
+        if not is_chat and not is_text:
+            raise ValueError(
+                "give 'input', 'preferred_output' and 'non_preferred_output' (or, for texts, 'prompt', "
+                "'chosen' and 'rejected')"
+            )
+        outputs = [*(self.preferred_output or ()), *(self.non_preferred_output or ())]
+        if any(turn.role != "assistant" or turn.weight == 0 for turn in outputs):
+            raise ValueError("an output must be one message of the assistant, of weight 1")
+        if self.input is not None and self.input.messages[-1].role == "assistant":
+            raise ValueError(
+                "input: its last message can't be the assistant's, which the outputs are"
+            )
+        chosen, rejected = self.answers
+        if chosen == rejected:
+            raise ValueError(f"both answers are the same ({chosen[:40]!r}): nothing is preferred")
+        return self
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """The texts of both, the preferred one first."""
+        if self.preferred_output and self.non_preferred_output:
+            return self.preferred_output[0].content, self.non_preferred_output[0].content
+        return self.chosen or "", self.rejected or ""
+
+    @property
+    def each_learned(self) -> tuple[TrainingExample, TrainingExample]:
+        """The prompt with either answer, the preferred one first, as if that one alone were learned."""
+        if self.input is None:
+            texts = (TrainingExample(prompt=self.prompt, completion=a) for a in self.answers)
+            chosen, rejected = texts
+            return chosen, rejected
+        asked = [
+            turn.model_copy(update={"weight": 0}) if turn.role == "assistant" else turn
+            for turn in self.input.messages
+        ]
+        chosen, rejected = (
+            TrainingExample(messages=(*asked, Message(role="assistant", content=answer)))
+            for answer in self.answers
+        )
+        return chosen, rejected
+
+
+TrainingMethod = Literal["supervised", "dpo"]
+"""How a model learns: from examples, or by direct preference optimisation (arXiv:2305.18290)."""
+
+AnyExample = TrainingExample | PreferenceExample
+
+EXAMPLES: Mapping[TrainingMethod, TypeAdapter[Any]] = {
+    "supervised": TRAINING_EXAMPLE,
+    "dpo": TypeAdapter(PreferenceExample),
+}
+"""What each method learns from."""
+
+
 class Query(Strict):
     """A context to continue: either a chat that the assistant answers (`messages`) or a text (`prompt`).
 
@@ -204,15 +299,38 @@ class SearchResult(Strict):
     completions: tuple[Completion, ...]
 
 
-class CurvePoint(Strict):
-    """One optimiser step of a training curve; losses are means over loss-bearing tokens, in nats.
+class Rewards(Strict):
+    """What direct preference optimisation makes of a batch, as TRL reports it.
 
-    A training that diverged has losses that are not finite.
+    An answer's implicit reward is beta times what its log-probability has gained on the reference's.
+    `chosen` and `rejected` are the means over pairs, `accuracy` the share of pairs whose preferred
+    answer has the higher one.
+    """
+
+    chosen: Number
+    rejected: Number
+    accuracy: Number
+
+
+REWARD_COLUMNS = {
+    "rewards/chosen": "chosen",
+    "rewards/rejected": "rejected",
+    "rewards/accuracies": "accuracy",
+}
+"""What TRL's logs, and result files here, call them."""
+
+
+class CurvePoint(Strict):
+    """One optimiser step of a training curve; losses are means, in nats.
+
+    They are over loss-bearing tokens, and of preferences over pairs, which have rewards as well. A
+    training that diverged has losses that are not finite.
     """
 
     step: int
     train_loss: Number
     validation_loss: Number | None = None
+    rewards: Rewards | None = None
 
 
 class TunedModel(Strict):

@@ -18,6 +18,7 @@ from backends.data import (
     ScoringResult,
     SearchQuery,
     SearchResult,
+    TrainingMethod,
     TunedModel,
 )
 
@@ -50,6 +51,9 @@ class FineTuneJob:
 
     `name` identifies the job within the run `run_id`; together they are what a killed job is
     found again by. `starts_from` is the `TunedModel.model` to continue, None for the base model.
+    Of `method` dpo, the files hold preferences, `loss_on` is without effect (the prompt's share of the loss
+    cancels), and the reference is the model that the training starts from. `kept_epochs` says how many
+    of the last epochs leave a model, the finished one among them; `epoch_model` where the others are.
     """
 
     run_id: str
@@ -60,6 +64,12 @@ class FineTuneJob:
     seed: int
     starts_from: str | None
     output: Path
+    method: TrainingMethod = "supervised"
+    kept_epochs: int = 1
+
+    def epoch_model(self, step: int) -> Path:
+        """The model as it is after so many steps, beside the output."""
+        return self.output.with_name(f"{self.output.name}.step-{step}")
 
 
 @dataclass(frozen=True)

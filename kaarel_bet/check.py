@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, TrainingExample
+from backends.data import (
+    AnyExample,
+    GenerationQuery,
+    PreferenceExample,
+    Query,
+    ScoringQuery,
+    SearchQuery,
+)
 from backends.errors import DataError
 from backends.interface import Backend, Estimate, FineTuneJob
 from kaarel_bet.bet.arms import variants
@@ -105,6 +112,7 @@ class _Plan:
             seed=self.session.settings.general.seed + training.seed,
             starts_from=None,
             output=run.model_path(arm.name),
+            method=training.method,
         )
 
     def asking(self) -> dict[str, Estimate]:
@@ -136,27 +144,31 @@ def _arms(plan: _Plan) -> Iterator[str]:
             yield f"\narm {name}: the model as it is"
             continue
         training = arm.training
-        learned = training.loss_on.replace("_", " ")
+        learned = f"examples, loss on {training.loss_on.replace('_', ' ')}"
+        learned = "preferences (dpo)" if training.method == "dpo" else learned
         n, times = len(training.examples), _times(len(trainings))
-        yield f"\narm {name} ({arm.role}): {n} examples, loss on {learned}, trained {times}"
+        yield f"\narm {name} ({arm.role}): {n} {learned}, trained {times}"
         if training.starts_from:
             yield f"  goes on from {training.starts_from}"
         if training.settings:
             yield f"  with {_assigned(training.settings)}"
-        prompt, answer = _example(training.examples[0], plan.backend(arm))
+        prompt, answers = _example(training.examples[0], plan.backend(arm))
         yield "  first example:"
         yield _block(prompt)
-        yield f"  learns: {_quoted(answer)}"
+        yield f"  learns: {' rather than '.join(map(_quoted, answers))}"
 
 
-def _example(example: TrainingExample, backend: Backend) -> tuple[str, str]:
-    """The prompt as the model will see it, and the last answer."""
+def _example(example: AnyExample, backend: Backend) -> tuple[str, tuple[str, ...]]:
+    """The prompt as the model will see it, and the last answer, of a preference both."""
+    if isinstance(example, PreferenceExample):
+        prompt, _ = _example(example.each_learned[0], backend)
+        return prompt, example.answers
     if example.messages is None:
         query = Query(id="example", prompt=example.prompt)
-        return backend.render(query), example.completion or ""
+        return backend.render(query), (example.completion or "",)
     *before, answer = example.messages
     query = Query(id="example", messages=tuple(before)) if before else None
-    return backend.render(query) if query else "", answer.content
+    return backend.render(query) if query else "", (answer.content,)
 
 
 def _questions(plan: _Plan, vocabulary: Vocabulary) -> Iterator[str]:

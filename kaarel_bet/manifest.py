@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from backends.data import TrainingMethod
 from backends.interface import LossOn
 from backends.schema import Strict
 
@@ -24,6 +25,7 @@ class ArmEntry(Strict):
     description: str
     training_file: str | None
     validation_file: str | None
+    method: TrainingMethod = "supervised"
     loss_on: LossOn | None
     starts_from: str | None
     """The name of the model that it goes on from."""

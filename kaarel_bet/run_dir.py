@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from backends.atomic import write_text
 from backends.data import (
-    TRAINING_EXAMPLE,
+    EXAMPLES,
     GenerationQuery,
     GenerationResult,
     ScoringQuery,
@@ -286,13 +286,13 @@ class RunDirectory:
     def training_file(self, arm: ArmEntry) -> Path:
         """The arm's training file, checked to be as it was generated. Raises DataError."""
         assert arm.training_file is not None
-        return self._unchanged(arm.training_file, TRAINING_EXAMPLE)
+        return self._unchanged(arm.training_file, EXAMPLES[arm.method])
 
     def validation_file(self, arm: ArmEntry) -> Path | None:
         """The arm's validation file, likewise."""
         if arm.validation_file is None:
             return None
-        return self._unchanged(arm.validation_file, TRAINING_EXAMPLE)
+        return self._unchanged(arm.validation_file, EXAMPLES[arm.method])
 
     def queries(self, evaluation: EvaluationEntry) -> list[Any]:
         """An evaluation's queries, by its kind. Raises DataError."""

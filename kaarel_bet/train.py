@@ -146,6 +146,7 @@ def _job(run: RunDirectory, arm: ArmEntry, *, continuing: bool = False) -> FineT
         seed=manifest.seed + arm.seed,
         starts_from=starts_from,
         output=run.model_path(arm.name),
+        method=arm.method,
     )
 
 

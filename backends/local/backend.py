@@ -14,9 +14,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from backends.data import (
-    TRAINING_EXAMPLE,
+    EXAMPLES,
     GenerationQuery,
     GenerationResult,
+    PreferenceExample,
     Query,
     ScoringQuery,
     ScoringResult,
@@ -25,7 +26,7 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, LossOn, Place, Progress
+from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
     ADAPTER_WEIGHTS,
@@ -48,11 +49,18 @@ from backends.local.models import (
     load_tokenizer,
     locate,
 )
+from backends.local.objectives import (
+    CrossEntropy,
+    DirectPreference,
+    Objective,
+    rounding,
+    with_reference,
+)
 from backends.local.open_model import OpenModel
 from backends.local.query_estimates import estimate_queries
 from backends.local.scoring import score
 from backends.local.search import Searcher
-from backends.local.sequences import TokenSequence
+from backends.local.sequences import Learned, Pair, n_tokens
 from backends.local.settings import LocalSettings
 from backends.local.training import Trainer
 from backends.local.training_process import TrainingOrder, train_in_own_process
@@ -87,7 +95,7 @@ class LocalBackend(Backend):
         self._settings = settings
         self._device = choose_device(settings.device)
         self._open: OpenModel | None = None
-        self._known_examples: dict[tuple[str, LossOn], str] = {}
+        self._known_examples: dict[tuple[str, str, str], str] = {}
 
     @property
     @override
@@ -117,27 +125,25 @@ class LocalBackend(Backend):
         self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
     ) -> Estimate:
         if isinstance(work, FineTuneJob):
-            examples = self._examples(work.training_file, work.loss_on)
+            examples = self._examples(work, work.training_file)
             if work.validation_file is not None:
-                self._examples(work.validation_file, work.loss_on)
-            epochs = self._settings.training.epochs
+                self._examples(work, work.validation_file)
             cost = self._costs.of_training(examples, work.seed)
-            tokens = epochs * sum(len(e.tokens) for e in examples)
+            tokens = self._settings.training.epochs * n_tokens(examples)
             return Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
         return estimate_queries(work, self._encoder, self._costs)
 
     @override
     def identity(self, job: FineTuneJob) -> str:
-        training = self._settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
         parts = {
             "version": _TRAINING,
             "base": self._base_content,
             "examples": [
-                path and self._content_of_examples(path, job.loss_on)
+                path and self._content_of_examples(job, path)
                 for path in (job.training_file, job.validation_file)
             ],
             "lora": self._settings.lora.model_dump(mode="json"),
-            "training": training | {"dtype": str(self._training_dtype)},
+            "training": self._training_settings(job) | {"dtype": str(self._training_dtype)},
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
             "seed": job.seed,
@@ -227,21 +233,30 @@ class LocalBackend(Backend):
             scoring=choose_dtype(self._settings.scoring.dtype, self._device),
         )
 
-    def _examples(self, path: Path, loss_on: LossOn) -> list[TokenSequence]:
-        examples = []
-        for number, example in enumerate(read_jsonl(path, TRAINING_EXAMPLE), start=1):
+    def _training_settings(self, job: FineTuneJob) -> dict[str, Any]:
+        """Those of training that the job's method sees."""
+        unseen = {"checkpoint_seconds"} | ({"dpo_beta"} if job.method != "dpo" else set())
+        return self._settings.training.model_dump(mode="json", exclude=unseen)
+
+    def _examples(self, job: FineTuneJob, path: Path) -> list[Learned]:
+        examples: list[Learned] = []
+        for number, example in enumerate(read_jsonl(path, EXAMPLES[job.method]), start=1):
             try:
-                examples.append(self._encoder.example(example, loss_on))
+                if isinstance(example, PreferenceExample):
+                    examples.append(self._encoder.pair(example))
+                else:
+                    examples.append(self._encoder.example(example, job.loss_on))
             except DataError as error:
                 raise DataError(f"{path}, line {number}: {error}") from error
         return examples
 
-    def _content_of_examples(self, path: Path, loss_on: LossOn) -> str:
+    def _content_of_examples(self, job: FineTuneJob, path: Path) -> str:
         """A digest of the file as tokens, which holds the chat template as it is rendered."""
-        key = (hashlib.sha256(path.read_bytes()).hexdigest(), loss_on)
+        key = (hashlib.sha256(path.read_bytes()).hexdigest(), job.method, job.loss_on)
         if key not in self._known_examples:
-            examples = [[e.tokens, e.targets] for e in self._examples(path, loss_on)]
-            self._known_examples[key] = _digest(examples)
+            self._known_examples[key] = _digest(
+                [_content(example) for example in self._examples(job, path)]
+            )
         return self._known_examples[key]
 
     def _opened(self, model: str) -> OpenModel:
@@ -273,15 +288,32 @@ class LocalBackend(Backend):
     ) -> TunedModel:
         self._open = None
         dtype = self._training_dtype
-        examples = self._examples(job.training_file, job.loss_on)
-        validation = self._examples(job.validation_file, job.loss_on) if job.validation_file else []
+        examples = self._examples(job, job.training_file)
+        validation = self._examples(job, job.validation_file) if job.validation_file else []
         torch.manual_seed(job.seed)
-        model = self._trainable(job, dtype).train()
-        engine = choose_engine(base_of(model), self._settings.prefix_sharing)
+        model = self._trainable(job, dtype)
+        if job.method == "dpo":
+            examples, validation = (self._referred(model, e) for e in (examples, validation))
+        engine = choose_engine(base_of(model.train()), self._settings.prefix_sharing)
+        objective: Objective[Any] = CrossEntropy(engine)
+        if job.method == "dpo":
+            objective = DirectPreference(engine, self._settings.training.dpo_beta)
         trainer = Trainer(
-            model, engine, examples, validation, self._settings.training, dtype=dtype, seed=job.seed
+            model,
+            objective,
+            examples,
+            validation,
+            self._settings.training,
+            dtype=dtype,
+            seed=job.seed,
         )
-        state = trainer.run(checkpoint, identity, report)
+        first_kept = self._settings.training.epochs - job.kept_epochs
+
+        def keep(epoch: int, step: int) -> None:
+            if first_kept < epoch < self._settings.training.epochs:
+                save_adapter(model, job.epoch_model(step), {})
+
+        state = trainer.run(checkpoint, identity, report, keep)
         used = {
             "prefix_sharing": engine.shares_prefixes,
             "micro_batches": trainer.micro_batches,
@@ -290,6 +322,16 @@ class LocalBackend(Backend):
         record = _Record(identity=identity, tuned_model=tuned)
         save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
         return tuned
+
+    def _referred(self, model: PeftModel, pairs: Sequence[Learned]) -> list[Learned]:
+        """The pairs with what the model that training starts from makes of them, before it has changed.
+
+        That is the base model (a fresh adapter adds nothing to it), or the one that the job goes on from.
+        """
+        engine = choose_engine(base_of(model.eval()), self._settings.prefix_sharing)
+        with rounding(self._device, self._training_dtype):
+            found = [pair for pair in pairs if isinstance(pair, Pair)]
+            return [*with_reference(engine, found, self._settings.scoring.batch_tokens)]
 
     def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
         base = load_model(self._location, self._device, dtype)
@@ -304,17 +346,18 @@ class LocalBackend(Backend):
     def _tuned_model(
         self,
         job: FineTuneJob,
-        examples: list[TokenSequence],
+        examples: Sequence[Learned],
         state: TrainingState,
         used: dict[str, Any],
     ) -> TunedModel:
-        epochs = self._settings.training.epochs
+        method = {"method": job.method} if job.method != "supervised" else {}
         return TunedModel(
             model=str(job.output),
             base_model=self.base_model,
             hyperparameters={
                 "lora": self._settings.lora.model_dump(mode="json"),
-                **self._settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"}),
+                **method,
+                **self._training_settings(job),
                 "dtype": str(self._training_dtype).removeprefix("torch."),
                 "device": describe_device(self._device),
                 "loss_on": job.loss_on,
@@ -323,11 +366,17 @@ class LocalBackend(Backend):
                 **used,
             },
             n_examples=len(examples),
-            trained_tokens=epochs * sum(len(example.tokens) for example in examples),
+            trained_tokens=self._settings.training.epochs * n_tokens(examples),
             seconds=state.seconds,
             cost_usd=None,
             training_curve=tuple(state.curve),
         )
+
+
+def _content(example: Learned) -> list[Any]:
+    """What tells an example from any other."""
+    found = [[sequence.tokens, sequence.targets] for sequence in example.sequences]
+    return found if isinstance(example, Pair) else found[0]
 
 
 def _digest(content: object) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from backends.local.sequences import TokenSequence
+from backends.local.sequences import Learned
 from backends.local.settings import Grouping
 
 
 def epoch_batches(
-    examples: Sequence[TokenSequence], batch_size: int, group_by: Grouping, seed: int, epoch: int
+    examples: Sequence[Learned], batch_size: int, group_by: Grouping, seed: int, epoch: int
 ) -> list[list[int]]:
     """The batches of an epoch, as indices of examples; each example is in one of them.
 

@@ -18,7 +18,7 @@ from backends.local.batches import epoch_batches
 from backends.local.decoding import MAX_ROWS
 from backends.local.models import empty_model
 from backends.local.prefix_tree import tree_size
-from backends.local.sequences import TokenSequence
+from backends.local.sequences import Learned, Pair, TokenSequence
 from backends.local.settings import LocalSettings
 from backends.local.training_noise import training_noise
 
@@ -82,18 +82,22 @@ class Costs:
         self._adapter = _adapter_parameters(model, settings)
         self._noise = bool(training_noise(model))
 
-    def of_training(self, examples: Sequence[TokenSequence], seed: int) -> Cost:
-        """All epochs; gradients of weights are the adapter's alone."""
+    def of_training(self, examples: Sequence[Learned], seed: int) -> Cost:
+        """All epochs; gradients of weights are the adapter's alone.
+
+        Of pairs, the reference's pass over all of them comes on top.
+        """
         chosen = self._settings.training
         noise = self._settings.lora.dropout > 0 or self._noise
         shares = self._shares_prefixes and not (self._settings.prefix_sharing == "auto" and noise)
         batches = [
-            [examples[i] for i in batch]
+            [sequence for i in batch for sequence in examples[i].sequences]
             for batch in epoch_batches(examples, chosen.batch_size, chosen.group_by, seed, 0)
         ]
         nodes = [_nodes(batch, shares=shares) for batch in batches]
-        targets = [sum(len(example.targets) for example in batch) for batch in batches]
-        length = _mean([len(example.tokens) for example in examples])
+        targets = [sum(len(sequence.targets) for sequence in batch) for batch in batches]
+        everything = [sequence for example in examples for sequence in example.sequences]
+        length = _mean([len(sequence.tokens) for sequence in everything])
         per_node = 2 * self._operations(length) + 6 * self._adapter
         operations = sum(nodes) * per_node + sum(targets) * 4 * self._head
         speed = _REACHED_IN_TRAINING * _product_speed(self._device, self._training)
@@ -103,7 +107,11 @@ class Costs:
         kept = max(nodes) * self._layers * self._width * _ACTIVATIONS * size
         kept += max(targets) * self._vocabulary_bytes
         memory = self._base_bytes + states + kept // chosen.micro_batches
-        return Cost(chosen.epochs * operations / speed, memory)
+        seconds = chosen.epochs * operations / speed
+        if any(isinstance(example, Pair) for example in examples):
+            asked = _REACHED_IN_SCORING * _product_speed(self._device, self._training)
+            seconds += self._forward_operations(everything) / asked
+        return Cost(seconds, memory)
 
     def of_scoring(self, sequences: Sequence[TokenSequence]) -> Cost:
         """A whole list of sequences, common prefixes once."""
@@ -111,10 +119,7 @@ class Costs:
             return Cost(0.0, 0)
         longest = max(len(sequence.tokens) for sequence in sequences)
         n_targets = sum(len(sequence.targets) for sequence in sequences)
-        operations = _nodes(sequences, shares=self._shares_prefixes) * self._operations(
-            _mean([len(sequence.tokens) for sequence in sequences])
-        )
-        seconds = (operations + n_targets * 2 * self._head) / self._scoring_speed
+        seconds = self._forward_operations(sequences) / self._scoring_speed
         at_once = max(longest, self._settings.scoring.batch_tokens)
         # A stretch of tokens at a time, of which at the most each predicts one.
         kept = at_once * (8 * self._width * self._scoring.itemsize)
@@ -141,6 +146,13 @@ class Costs:
         read = weights / _reading_speed(self._device)
         multiplied = rows * 2 * (self._body + self._head) / self._scoring_speed
         return self._layers * _SECONDS_A_LAYER + max(read, multiplied)
+
+    def _forward_operations(self, sequences: Sequence[TokenSequence]) -> float:
+        """Of a list of sequences and the predictions of their targets, common prefixes once."""
+        length = _mean([len(sequence.tokens) for sequence in sequences])
+        n_targets = sum(len(sequence.targets) for sequence in sequences)
+        nodes = _nodes(sequences, shares=self._shares_prefixes)
+        return nodes * self._operations(length) + n_targets * 2 * self._head
 
     def _operations(self, length: float) -> float:
         """Of one token's forward pass in sequences of that length, without the projection."""

@@ -17,6 +17,7 @@ from backends.data import (
     GenerationQuery,
     Message,
     Messages,
+    PreferenceExample,
     Query,
     ScoringQuery,
     SearchQuery,
@@ -24,7 +25,7 @@ from backends.data import (
 )
 from backends.errors import DataError, UnsupportedError
 from backends.interface import LossOn
-from backends.local.sequences import TokenSequence
+from backends.local.sequences import Pair, TokenSequence
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,14 @@ class Encoder:
             learned = list(range(1, len(tokens)))  # nothing precedes token 0 to predict it from
         self.check_length(len(tokens))
         return TokenSequence(tokens, learned)
+
+    def pair(self, example: PreferenceExample) -> Pair:
+        """A preference. Raises DataError as `example`, or if both answers have the same tokens."""
+        preferred, other = example.each_learned
+        chosen, rejected = self.example(preferred, "completion"), self.example(other, "completion")
+        if chosen == rejected:
+            raise DataError("both answers have the same tokens: nothing is preferred")
+        return Pair(chosen, rejected)
 
     def query(self, query: ScoringQuery) -> TokenizedQuery:
         """A scoring query; a text prompt's by lm-evaluation-harness's rule, so that scores are equal.

@@ -1,5 +1,6 @@
 """What forward passes are asked, and what they answer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,43 @@ class TokenSequence:
 
     tokens: list[int]
     targets: list[int]
+
+    @property
+    def sequences(self) -> "tuple[TokenSequence, ...]":
+        """What is computed of it in training: itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same prompt with an answer that is preferred, and with one that is not.
+
+    The answers are the targets. `reference` holds their natural log-probabilities under the model that
+    training begins with.
+    """
+
+    chosen: TokenSequence
+    rejected: TokenSequence
+    reference: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def sequences(self) -> tuple[TokenSequence, ...]:
+        """What is computed of it in training: both."""
+        return self.chosen, self.rejected
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of the longer one, which tell what it is like."""
+        return max(self.chosen.tokens, self.rejected.tokens, key=len)
+
+
+Learned = TokenSequence | Pair
+"""What a training has many of."""
+
+
+def n_tokens(examples: Iterable[Learned]) -> int:
+    """How many tokens they have in all."""
+    return sum(len(sequence.tokens) for e in examples for sequence in e.sequences)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ class LoraSettings(Strict):
 
 
 class TrainingSettings(Strict):
-    """Optimisation with AdamW (https://arxiv.org/abs/1711.05101)."""
+    """Optimisation with AdamW (https://arxiv.org/abs/1711.05101).
+
+    `dpo_beta` is of preferences alone (https://arxiv.org/abs/2305.18290): the larger, the nearer to the
+    reference.
+    """
 
     epochs: Positive = 12
     batch_size: Positive = 8
@@ -33,6 +37,7 @@ class TrainingSettings(Strict):
     warmup_fraction: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     dtype: DtypeName = "auto"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
 

@@ -4,21 +4,30 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 
-from backends.data import CurvePoint
+from backends.data import CurvePoint, Rewards
 from backends.errors import DeviceMemoryError, ModelError, SettingsError
 from backends.interface import Progress
 from backends.local.batches import epoch_batches
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from backends.local.engine import Engine
 from backends.local.memory import is_out_of_memory, release_cached_memory
-from backends.local.sequences import TokenSequence
+from backends.local.objectives import Loss, Objective, rewards_of, rounding
+from backends.local.sequences import Learned, n_tokens
 from backends.local.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a batch came to, before the optimiser's step: means, as in `CurvePoint`."""
+
+    loss: float
+    rewards: Rewards | None = None
 
 
 class Trainer:
@@ -31,16 +40,16 @@ class Trainer:
     def __init__(
         self,
         model: PeftModel,
-        engine: Engine,
-        examples: Sequence[TokenSequence],
-        validation: Sequence[TokenSequence],
+        objective: Objective[Any],
+        examples: Sequence[Learned],
+        validation: Sequence[Learned],
         settings: TrainingSettings,
         *,
         dtype: torch.dtype,
         seed: int,
     ) -> None:
         self._model = model
-        self._engine = engine
+        self._objective = objective
         self._examples = examples
         self._validation = validation
         self._settings = settings
@@ -58,9 +67,16 @@ class Trainer:
         self.total_steps = settings.epochs * self._steps_per_epoch
 
     def run(
-        self, checkpoint: Path, fingerprint: str, report: Callable[[Progress], None]
+        self,
+        checkpoint: Path,
+        fingerprint: str,
+        report: Callable[[Progress], None],
+        after_epoch: Callable[[int, int], None] = lambda *_: None,
     ) -> TrainingState:
         """Trains to the end, from the checkpoint if it is of the same job.
+
+        `after_epoch` is told of each finished epoch (from 1) and the steps until then; of a training that
+        is taken up, it may be told of the last one before that again.
 
         Raises:
             DeviceMemoryError: a single example does not fit the device.
@@ -76,19 +92,21 @@ class Trainer:
         self._model.train()
         while state.step < self.total_steps:
             batch = self._batch(state.step)
-            train_loss = self._step(state.step, batch)
+            taken = self._step(state.step, batch)
             state.step += 1
-            state.curve.append(self._curve_point(state.step, train_loss))
+            state.curve.append(self._curve_point(state.step, taken))
             state.seconds = time.monotonic() - started
-            tokens += sum(len(example.tokens) for example in batch)
-            report(Progress(state.step, self.total_steps, tokens, train_loss))
+            tokens += n_tokens(batch)
+            if state.step % self._steps_per_epoch == 0:
+                after_epoch(state.step // self._steps_per_epoch, state.step)
+            report(Progress(state.step, self.total_steps, tokens, taken.loss))
             if time.monotonic() - saved >= self._settings.checkpoint_seconds:
                 save_checkpoint(checkpoint, state, self._parameters, self._optimizer)
                 saved = time.monotonic()
         self._model.eval()
         return state
 
-    def _batch(self, step: int) -> list[TokenSequence]:
+    def _batch(self, step: int) -> list[Learned]:
         """The examples of a step (counted from 0)."""
         epoch, position = divmod(step, self._steps_per_epoch)
         return [self._examples[i] for i in self._epoch(epoch)[position]]
@@ -100,11 +118,12 @@ class Trainer:
             self._examples, settings.batch_size, settings.group_by, self._seed, epoch
         )
 
-    def _step(self, step: int, batch: list[TokenSequence]) -> float:
-        """One optimiser step; returns the batch's loss, a mean over its loss-bearing tokens."""
+    def _step(self, step: int, batch: Sequence[Learned]) -> Step:
+        """One optimiser step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, step, self.total_steps)
-        loss = self._gradients(batch)
+        taken = self._gradients(batch)
+        loss = taken.loss
         norm = torch.nn.utils.clip_grad_norm_(
             self._parameters.values(), self._settings.max_gradient_norm
         )
@@ -121,9 +140,9 @@ class Trainer:
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return loss
+        return taken
 
-    def _gradients(self, batch: list[TokenSequence]) -> float:
+    def _gradients(self, batch: Sequence[Learned]) -> Step:
         """Accumulates the batch's gradients in as many micro-batches as the memory asks for."""
         while True:
             try:
@@ -140,23 +159,31 @@ class Trainer:
             release_cached_memory()
             self.micro_batches *= 2
 
-    def _accumulate(self, batch: list[TokenSequence]) -> float:
-        n_loss_tokens = sum(len(example.targets) for example in batch)
+    def _accumulate(self, batch: Sequence[Learned]) -> Step:
+        count = self._objective.count(batch)
         # Neighbours in length share a micro-batch, so that little of it is padding.
         by_length = sorted(batch, key=lambda example: len(example.tokens))
         size = math.ceil(len(batch) / self.micro_batches)
-        total = 0.0
+        total, rewards = 0.0, None
         for start in range(0, len(batch), size):
-            # Divided by the whole batch's tokens, micro-batches add up to the batch's own gradient.
-            loss = self._summed_loss(by_length[start : start + size]) / n_loss_tokens
+            part = self._loss(by_length[start : start + size])
+            # Divided by the whole batch's count, micro-batches add up to the batch's own gradient.
+            loss = part.summed / count
             loss.backward()
             total += loss.item()
-        return total
+            if part.rewards is not None:
+                rewards = part.rewards if rewards is None else rewards + part.rewards
+        return Step(total, None if rewards is None else rewards_of(rewards, count))
 
-    def _curve_point(self, step: int, train_loss: float) -> CurvePoint:
+    def _curve_point(self, step: int, taken: Step) -> CurvePoint:
         end_of_epoch = step % self._steps_per_epoch == 0
         validation_loss = self._validation_loss() if self._validation and end_of_epoch else None
-        return CurvePoint(step=step, train_loss=train_loss, validation_loss=validation_loss)
+        return CurvePoint(
+            step=step,
+            train_loss=taken.loss,
+            validation_loss=validation_loss,
+            rewards=taken.rewards,
+        )
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
@@ -164,16 +191,13 @@ class Trainer:
         size = math.ceil(self._settings.batch_size / self.micro_batches)
         by_length = sorted(self._validation, key=lambda example: len(example.tokens))
         batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
-        total = sum(self._summed_loss(batch).item() for batch in batches)
+        total = sum(self._loss(batch).summed.item() for batch in batches)
         self._model.train()
-        return total / sum(len(example.targets) for example in self._validation)
+        return total / self._objective.count(self._validation)
 
-    def _summed_loss(self, batch: Sequence[TokenSequence]) -> torch.Tensor:
-        """Cross-entropy in nats summed over the batch's loss-bearing tokens: a scalar with gradients."""
-        # The adapter's master weights stay float32; autocast rounds them for each multiplication.
-        low = self._dtype == torch.bfloat16
-        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=low):
-            return -self._engine.log_probabilities(batch).sum()
+    def _loss(self, batch: Sequence[Learned]) -> Loss:
+        with rounding(self._model.device, self._dtype):
+            return self._objective.loss(batch)
 
 
 def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:

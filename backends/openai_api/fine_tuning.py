@@ -8,7 +8,7 @@ from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
 
-from backends.data import TrainingExample, TunedModel
+from backends.data import AnyExample, TunedModel
 from backends.errors import ServiceError, UnsupportedError
 from backends.interface import Estimate, FineTuneJob, Progress
 from backends.openai_api.connection import Connection
@@ -109,16 +109,19 @@ class FineTuning:
     def _intent_path(self, job: FineTuneJob) -> Path:
         return job.output.with_name(f"{job.output.name}.job.json")
 
-    def _checked(self, job: FineTuneJob) -> list[TrainingExample]:
+    def _checked(self, job: FineTuneJob) -> list[AnyExample]:
         # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.
         provider = self._provider
         has_price = price_of(self._settings.model) is not None
         chat_only = has_price or not provider.takes_texts
-        if job.loss_on != "completion" and (has_price or not provider.takes_prompt_loss):
+        on_prompts = job.method == "supervised" and job.loss_on != "completion"
+        if on_prompts and (has_price or not provider.takes_prompt_loss):
             raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY}")
+        if job.method == "dpo" and not provider.takes_preferences:
+            raise UnsupportedError("method dpo: this service learns from answers, not preferences")
         if job.validation_file is not None:
-            check_training_file(job.validation_file, chat_only=chat_only)
-        return check_training_file(job.training_file, chat_only=chat_only)
+            check_training_file(job.validation_file, job.method, chat_only=chat_only)
+        return check_training_file(job.training_file, job.method, chat_only=chat_only)
 
     async def _request(self, job: FineTuneJob, fingerprint: str) -> dict[str, Any]:
         """What `fine_tuning.jobs.create` takes; uploads the files."""
@@ -126,15 +129,7 @@ class FineTuning:
         request: dict[str, Any] = {
             "model": job.starts_from or self._settings.model,
             "training_file": await upload(self._connection, job.training_file),
-            "method": {
-                "type": "supervised",
-                "supervised": {
-                    "hyperparameters": {
-                        **self._provider.hyperparameters(chosen),
-                        **({} if job.loss_on == "completion" else {"prompt_loss_weight": 1}),
-                    }
-                },
-            },
+            "method": {job.method: {"hyperparameters": self._wanted(job)}, "type": job.method},
             "seed": job.seed,
             "metadata": {"run_id": job.run_id, "arm": job.name, "fingerprint": fingerprint},
         }
@@ -144,9 +139,19 @@ class FineTuning:
             request["suffix"] = chosen.suffix
         return request
 
+    def _wanted(self, job: FineTuneJob) -> dict[str, Any]:
+        """The hyper-parameters of the job's method."""
+        chosen = self._settings.job
+        wanted = self._provider.hyperparameters(chosen)
+        if job.method == "dpo":
+            wanted["beta"] = chosen.dpo_beta
+        elif job.loss_on != "completion":
+            wanted["prompt_loss_weight"] = 1
+        return wanted
+
     async def _check_loss(self, job: FineTuneJob, job_id: str) -> None:
         """Cancels a job at a service that passed over the wish for loss on prompts."""
-        if job.loss_on == "completion":
+        if job.loss_on == "completion" or job.method == "dpo":
             return
         jobs = self._connection.client.fine_tuning.jobs
         created = await self._connection.call(f"look at {job_id}", lambda: jobs.retrieve(job_id))
@@ -168,26 +173,31 @@ class FineTuning:
             hashlib.sha256(path.read_bytes()).hexdigest() if path else None
             for path in (job.training_file, job.validation_file)
         ]
-        of_some_services = {
-            "learning_rate",
-            "lora",
-        }  # most jobs are without, as before there were any
-        untouched = of_some_services - self._settings.job.model_dump(exclude_defaults=True).keys()
-        chosen = self._settings.job.model_dump(mode="json", exclude=left_out | untouched)
+        # What is usual stands for itself, so that jobs of earlier versions are known again.
+        of_some_services = {"learning_rate", "lora"}
+        left_out |= of_some_services - self._settings.job.model_dump(exclude_defaults=True).keys()
+        if job.method == "supervised":
+            left_out = left_out | {"dpo_beta"}
+        chosen = self._settings.job.model_dump(mode="json", exclude=left_out)
         model = job.starts_from or self._settings.model
+        if job.method == "dpo":
+            return [job.seed, model, files, chosen, job.method]
         loss_on = [job.loss_on] if job.loss_on != "completion" else []
         return [job.seed, model, files, chosen, *loss_on]
 
-    async def _tuned_model(self, job: FineTuningJob, examples: list[TrainingExample]) -> TunedModel:
+    async def _tuned_model(self, job: FineTuningJob, examples: list[AnyExample]) -> TunedModel:
         name = await model_of(self._connection, job, self._provider)
-        supervised = job.method.supervised if job.method else None
-        used = (supervised and supervised.hyperparameters) or job.hyperparameters
+        method = job.method
+        asked = method and (method.dpo if method.type == "dpo" else method.supervised)
+        used = (asked and asked.hyperparameters) or job.hyperparameters
+        dpo = {"method": "dpo"} if method and method.type == "dpo" else {}
         price = price_of(job.model)
         trained = job.trained_tokens or 0
         return TunedModel(
             model=name,
             base_model=base_name(job.model),
             hyperparameters={
+                **dpo,
                 **(used.model_dump(mode="json", exclude_none=True) if used else {}),
                 "seed": job.seed,
                 "job": job.id,

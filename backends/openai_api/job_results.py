@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from openai.types.fine_tuning import FineTuningJob
 
-from backends.data import CurvePoint
+from backends.data import REWARD_COLUMNS, CurvePoint, Rewards
 from backends.errors import ServiceError
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
@@ -109,8 +109,21 @@ def parse_metrics(content: bytes) -> list[CurvePoint]:
             step, loss = int(float(row["step"])), float(row["train_loss"])
         except (KeyError, TypeError, ValueError):
             continue  # rows of whole epochs have no training loss
-        points.append(CurvePoint(step=step, train_loss=loss, validation_loss=_validation(row)))
+        points.append(
+            CurvePoint(
+                step=step, train_loss=loss, validation_loss=_validation(row), rewards=_rewards(row)
+            )
+        )
     return points
+
+
+def _rewards(row: dict[str, str | None]) -> Rewards | None:
+    """Of preferences, as `kaarel-bet serve` tells of them."""
+    found = {name: row.get(column) for column, name in REWARD_COLUMNS.items()}
+    try:
+        return Rewards(**{name: float(value or "") for name, value in found.items()})
+    except ValueError:
+        return None
 
 
 def _validation(row: dict[str, str | None]) -> float | None:

@@ -26,6 +26,7 @@ class JobSettings(Strict):
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     lora: LoraJobSettings = LoraJobSettings()
+    dpo_beta: Annotated[float, Field(gt=0, le=2)] | Literal["auto"] = "auto"
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
 

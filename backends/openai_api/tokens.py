@@ -6,7 +6,7 @@ from typing import Any
 
 import tiktoken
 
-from backends.data import Message, TrainingExample
+from backends.data import AnyExample, Message, PreferenceExample
 from backends.errors import ModelError, SettingsError
 from backends.openai_api.asking import on_the_wire
 from backends.openai_api.availability import check_model, is_openais_own
@@ -133,16 +133,22 @@ def message_tokens(encode: Encode, messages: Sequence[Message]) -> int:
     return in_texts + _TOKENS_A_MESSAGE * len(messages)
 
 
-def example_texts(example: TrainingExample) -> Iterator[str]:
+def example_texts(example: AnyExample) -> Iterator[str]:
     """What `example_tokens` counts."""
+    if isinstance(example, PreferenceExample):
+        for one in example.each_learned:
+            yield from example_texts(one)
+        return
     if example.messages is not None:
         yield from message_texts(example.messages)
     else:
         yield from (example.prompt or "", example.completion or "")
 
 
-def example_tokens(encode: Encode, example: TrainingExample) -> int:
-    """What one epoch of an example is billed as."""
+def example_tokens(encode: Encode, example: AnyExample) -> int:
+    """What one epoch of an example is billed as; of a preference, the prompt with each of its answers."""
+    if isinstance(example, PreferenceExample):
+        return sum(example_tokens(encode, one) for one in example.each_learned)
     if example.messages is not None:
         return message_tokens(encode, example.messages)
     return sum(len(encode(text)) for text in example_texts(example))

@@ -19,6 +19,7 @@ from backends.server.routes import (
     health,
     jobs,
     models,
+    refused,
     responses,
     tokenization,
 )
@@ -63,6 +64,7 @@ def create_app(
         responses,
         batches,
         tokenization,
+        refused,
     ):
         app.include_router(module.router)
     # The last one added is the outermost.

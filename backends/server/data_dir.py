@@ -3,7 +3,8 @@
 kaarel-bet.sqlite3        files, jobs, events, checkpoints, models, batches: what counts
 files/<file-id>           the content of uploaded and resulting files
 jobs/<job-id>/            the training data as it was when the job was created
-models/<job-id>/          PEFT adapters; beside them .<job-id>.checkpoint of a training under way
+models/<job-id>/          PEFT adapters, of earlier epochs <job-id>.step-<n>; beside them
+                          .<job-id>.checkpoint of a training under way
 batches/<batch-id>/       the requests and the answers so far
 server.lock training.lock
 """
@@ -63,8 +64,18 @@ class DataDirectory:
         return self.job(identifier) / "validation.jsonl"
 
     def adapter(self, name: str) -> Path:
-        """An adapter's directory, by the id of the job that made it."""
+        """An adapter's directory, by the id of the job that made it or as `epoch_models` has it."""
         return self.path / "models" / name
+
+    def epoch_models(self, job_id: str) -> dict[int, str]:
+        """Steps, ascending -> the name of the adapter that a job had then, after an earlier epoch."""
+        names = [path.name for path in (self.path / "models").glob(f"{job_id}.step-*")]
+        return dict(sorted((int(name.rpartition("-")[2]), name) for name in names))
+
+    def remove_epoch_models(self, job_id: str) -> None:
+        """Deletes those of a job that did not succeed."""
+        for name in self.epoch_models(job_id).values():
+            shutil.rmtree(self.adapter(name), ignore_errors=True)
 
     def sweep(self, kind: str, needed: Callable[[str], bool]) -> None:
         """Deletes the files, jobs, models or batches but for those whose names are needed.

@@ -10,7 +10,7 @@ from typing import Literal
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.fine_tuning_job import Error
 
-from backends.data import TunedModel
+from backends.data import CurvePoint, TunedModel
 from backends.errors import KaarelBetError, TrainingError
 from backends.interface import FineTuneJob, Progress
 from backends.local.encoding import Encoder
@@ -19,14 +19,17 @@ from backends.local.training_process import Stopped, TrainingOrder
 from backends.server.data_dir import DataDirectory
 from backends.server.errors import invalid, not_found, too_many
 from backends.server.files import Files
-from backends.server.hyperparameters import local_settings, loss_on, resolved
+from backends.server.hyperparameters import local_settings, loss_on, method_of, resolved
 from backends.server.identifiers import new_id, now
 from backends.server.models import Models
 from backends.server.pace import Pace
 from backends.server.records import JobRecord, Records
-from backends.server.results import final_checkpoint, result_csv
+from backends.server.results import checkpoint, result_csv
 from backends.server.training import Train
 from backends.server.training_data import MINIMUM_EXAMPLES, InvalidData, count_examples
+
+KEPT_EPOCHS = 3
+"""Of a job, the models after so many of its last epochs, as the service keeps them."""
 
 _log = logging.getLogger(__name__)
 
@@ -140,6 +143,8 @@ class Jobs:
         record = self._records.jobs.get(identifier)
         if record is not None and record.finished and identifier not in self._stops:
             self._data.remove_work(identifier)
+            if record.job.status != "succeeded":
+                self._data.remove_epoch_models(identifier)
 
     def _check(self, identifier: str) -> None:
         try:
@@ -178,12 +183,12 @@ class Jobs:
             self._training.submit(self._work, identifier)
 
     def _n_examples(self, identifier: str) -> int:
-        encoder = self._encoder()
+        encoder, method = self._encoder(), method_of(self.get(identifier))
         validation = self._data.validation_file(identifier)
         if validation.exists():
-            count_examples(validation, "validation_file", encoder, minimum=1)
+            count_examples(validation, "validation_file", encoder, method, minimum=1)
         training = self._data.training_file(identifier)
-        return count_examples(training, "training_file", encoder, minimum=MINIMUM_EXAMPLES)
+        return count_examples(training, "training_file", encoder, method, minimum=MINIMUM_EXAMPLES)
 
     def _work(self, identifier: str) -> None:
         """Trains a job, unless it was cancelled meanwhile."""
@@ -227,6 +232,8 @@ class Jobs:
                 seed=job.seed,
                 starts_from=None if starts_from is None else str(starts_from),
                 output=self._data.adapter(job.id),
+                method=method_of(job),
+                kept_epochs=KEPT_EPOCHS,
             ),
             lock=self._data.training_lock,
         )
@@ -273,8 +280,7 @@ class Jobs:
             csv = io.BytesIO(result_csv(tuned.training_curve))
             file = self._files.keep("step_metrics.csv", csv, "fine-tune-results")
             model = self._models.add_tuned(identifier, record.job.model, record.suffix).id
-            checkpoint = final_checkpoint(identifier, model, tuned.training_curve)
-            self._records.checkpoints.add(checkpoint.id, checkpoint, owner=identifier)
+            self._add_checkpoints(identifier, model, tuned.training_curve)
             self._records.jobs.change(
                 identifier,
                 lambda record: _changed(
@@ -289,6 +295,18 @@ class Jobs:
             )
             self._event(identifier, f"New fine-tuned model created: {model}")
             self._event(identifier, "The job has successfully completed")
+
+    def _add_checkpoints(self, identifier: str, model: str, curve: tuple[CurvePoint, ...]) -> None:
+        """The models after earlier epochs, oldest first, and the job's own."""
+        names = {
+            step: self._models.add_checkpoint(model, step, adapter)
+            for step, adapter in self._data.epoch_models(identifier).items()
+        }
+        names[curve[-1].step] = model
+        for point in curve:
+            if point.step in names:
+                made = checkpoint(identifier, names[point.step], point)
+                self._records.checkpoints.add(made.id, made, owner=identifier)
 
     def _fail(self, identifier: str, code: str, message: str, param: str | None = None) -> None:
         error = Error(code=code, message=message, param=param)

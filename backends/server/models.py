@@ -1,5 +1,6 @@
 """Which models are served, and which directory a name stands for: the store decides, never a path."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from backends.server.settings import ServerSettings
 
 _SELF = "self"
 _TUNED = "ft:"
+_CHECKPOINT = re.compile(r":ckpt-step-\d+$")
 
 
 class Models:
@@ -90,12 +92,20 @@ class Models:
         short = job_id.removeprefix("ftjob-")[:8]
         base = tuned_from
         if base.startswith(_TUNED):
-            base = base.removeprefix(_TUNED).rsplit(":", 3)[0]
+            whole = _CHECKPOINT.sub("", base)
+            base = whole.removeprefix(_TUNED).rsplit(":", 3)[0]
         # The parts of a name are told apart by their colons.
         suffix = suffix.replace(":", "-")
         name = f"{_TUNED}{base}:{self._organization}:{suffix}:{short}"
+        return self._add(name, adapter=job_id)
+
+    def add_checkpoint(self, model: str, step: int, adapter: str) -> str:
+        """Names what a tuned model was after an earlier epoch: `<model>:ckpt-step-<n>`."""
+        return self._add(f"{model}:ckpt-step-{step}", adapter).id
+
+    def _add(self, name: str, adapter: str) -> Model:
         model = Model(id=name, object="model", created=now(), owned_by=self._organization)
-        self._records.add(name, ModelRecord(model=model, adapter=job_id))
+        self._records.add(name, ModelRecord(model=model, adapter=adapter))
         return model
 
     def delete(self, name: str) -> Path:

@@ -1,25 +1,27 @@
-"""What a finished training leaves on the wire: the result file and the checkpoint."""
+"""What a finished training leaves on the wire: the result file and the checkpoints."""
 
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.fine_tuning.jobs.fine_tuning_job_checkpoint import Metrics
 
-from backends.data import CurvePoint
+from backends.data import REWARD_COLUMNS, CurvePoint
 from backends.server.identifiers import new_id, now
 
 _COLUMNS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
 
 
 def result_csv(curve: tuple[CurvePoint, ...]) -> bytes:
-    """The training curve, one line a step; the columns of accuracies, which aren't computed, are empty."""
-    rows = (f"{p.step},{p.train_loss},,{_or_empty(p.validation_loss)}," for p in curve)
-    return ("\n".join([_COLUMNS, *rows]) + "\n").encode()
+    """The training curve, one line a step; accuracies of tokens, which aren't computed, are empty."""
+    names = REWARD_COLUMNS if curve[-1].rewards else {}
+    rows = [",".join([_COLUMNS, *names])]
+    for point in curve:
+        further = [getattr(point.rewards, name) for name in names.values()]
+        known = f"{point.step},{point.train_loss},,{_or_empty(point.validation_loss)},"
+        rows.append(",".join([known, *map(str, further)]))
+    return ("\n".join(rows) + "\n").encode()
 
 
-def final_checkpoint(
-    job_id: str, model: str, curve: tuple[CurvePoint, ...]
-) -> FineTuningJobCheckpoint:
-    """The model after the last step, as a checkpoint."""
-    last = curve[-1]
+def checkpoint(job_id: str, model: str, last: CurvePoint) -> FineTuningJobCheckpoint:
+    """The model after an epoch's last step."""
     return FineTuningJobCheckpoint(
         id=new_id("ftckpt_"),
         object="fine_tuning.job.checkpoint",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from backends.data import TRAINING_EXAMPLE
+from backends.data import EXAMPLES, PreferenceExample, TrainingMethod
 from backends.errors import DataError
 from backends.local.encoding import Encoder
 from backends.schema import explain
@@ -22,8 +22,12 @@ class InvalidData(Exception):  # noqa: N818 - a job's end, not a bug
         self.param = param
 
 
-def count_examples(path: Path, param: str, encoder: Encoder, *, minimum: int) -> int:
-    """How many examples the file has; `param` is what the request calls the file.
+def count_examples(
+    path: Path, param: str, encoder: Encoder, method: TrainingMethod, *, minimum: int
+) -> int:
+    """How many examples the file has, in the format that the method learns from.
+
+    `param` is what the request calls the file.
 
     Raises:
         InvalidData: a line is not an example that this model can learn from (the message has its
@@ -34,7 +38,7 @@ def count_examples(path: Path, param: str, encoder: Encoder, *, minimum: int) ->
     with path.open("rb") as lines:
         for count, line in enumerate(lines, start=1):
             try:
-                _check(line, encoder)
+                _check(line, encoder, method)
             except DataError as error:
                 message = f"The {words} is invalid: line {count}: {error}"
                 raise InvalidData(f"invalid_{param}", message, param) from error
@@ -44,13 +48,16 @@ def count_examples(path: Path, param: str, encoder: Encoder, *, minimum: int) ->
     return count
 
 
-def _check(line: bytes, encoder: Encoder) -> None:
+def _check(line: bytes, encoder: Encoder, method: TrainingMethod) -> None:
     try:
         text = line.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text") from error
     try:
-        example = TRAINING_EXAMPLE.validate_json(text)
+        example = EXAMPLES[method].validate_json(text)
     except ValidationError as error:
         raise DataError(explain(error)) from error
-    encoder.example(example, "completion")
+    if isinstance(example, PreferenceExample):
+        encoder.pair(example)
+    else:
+        encoder.example(example, "completion")

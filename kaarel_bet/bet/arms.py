@@ -8,7 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from backends.data import Message, TrainingExample
+from backends.data import (
+    AnyExample,
+    Message,
+    PreferenceExample,
+    PreferenceInput,
+    TrainingExample,
+)
 from backends.errors import SettingsError
 from backends.schema import explain
 from kaarel_bet.bet.prompts import (
@@ -23,7 +29,7 @@ from kaarel_bet.bet.prompts import (
     unknown,
     with_system,
 )
-from kaarel_bet.bet.schema import Bet, Draw, Each, Shuffle, TrainingSet, Value
+from kaarel_bet.bet.schema import Bet, Draw, Each, Shuffle, Template, TrainingSet, Value
 from kaarel_bet.bet.splits import UNGROUPED, stratified_order
 from kaarel_bet.experiments.interface import BASE, Arm, Row, Training, of_replicate
 
@@ -56,7 +62,8 @@ def variants(bet: Bet) -> list[Variant]:
 
 def _expanded(bet: Bet, entry: str) -> list[Variant]:
     train = bet.arms[entry].train
-    sets = (TrainingSet(rows=train, chat="messages"),) if isinstance(train, str) else train
+    column = "input" if bet.arms[entry].method == "dpo" else "messages"
+    sets = (TrainingSet(rows=train, chat=column),) if isinstance(train, str) else train
     several = [place for place, s in enumerate(sets) if s.each or isinstance(s.take, tuple)]
     if not several:
         return [Variant(entry, entry, sets)]
@@ -87,8 +94,11 @@ def check_arms(bet: Bet, prompts: Prompts) -> None:
             for transform in _transforms(one):
                 if transform not in TRANSFORMS:
                     raise unknown("transform", transform, TRANSFORMS, f"{where}.transform")
-            answer = one.answer.shuffle if isinstance(one.answer, Shuffle) else one.answer
-            for text in (one.delimiter, one.system, one.trigger, answer):
+            answers = [
+                answer.shuffle if isinstance(answer, Shuffle) else answer
+                for answer in (one.answer, one.rejected)
+            ]
+            for text in (one.delimiter, one.system, one.trigger, *answers):
                 check_text(text if isinstance(text, str) else "", where)
             if (
                 any(f.text is not None for f in _forms(one, prompts, where))
@@ -170,25 +180,28 @@ class Trainer:
     def _trained(self, variant: Variant, replicate: int) -> Trained | None:
         name, entry = variant.name, self.bet.arms[variant.entry]
         rng = random.Random(f"{name}/{self.seed}/{replicate - 1}")
-        examples: list[TrainingExample] = []
+        examples: list[AnyExample] = []
+        dpo = entry.method == "dpo"
         of: list[Row] = []
         words = ""
         for where, one in variant.by_key():
             rows = self._rows(one, where, replicate, variant.number)
             if not rows:
                 return None
-            examples += list(self._examples(one, rows, where, rng)) * one.times
+            made = self._preferences if dpo else self._examples
+            examples += list(made(one, rows, where, rng)) * one.times
             of += rows
             words = f", {one.each.column} {rows[0][one.each.column]}" if one.each else words
         tables = " and ".join(dict.fromkeys(one.rows for one in variant.sets))
         training = Training(
             examples,
-            loss_on=entry.loss_on or self.bet.loss_on,
+            loss_on="completion" if dpo else entry.loss_on or self.bet.loss_on,
             starts_from=entry.starts_from and of_replicate(entry.starts_from, replicate),
             seed=replicate - 1,
             settings=entry.settings,
         )
-        said = f"fine-tuned on {len(examples)} examples of {tables}{words}{_learned(variant.sets)}"
+        kind = "preferences" if dpo else "examples"
+        said = f"fine-tuned on {len(examples)} {kind} of {tables}{words}{_learned(variant.sets)}"
         said = entry.description or said
         model = of_replicate(name, replicate)
         return Trained(Arm(model, said, training, name, replicate, entry.role), of)
@@ -216,7 +229,7 @@ class Trainer:
         self, one: TrainingSet, rows: Sequence[Row], where: str, rng: random.Random
     ) -> Iterator[TrainingExample]:
         forms = _forms(one, self.prompts, where)
-        answers = [""] * len(rows) if one.chat else _answers(one, rows, f"{where}.answer", rng)
+        answers = _answers(one.answer, rows, f"{where}.answer", rng)
         for row, answer in zip(rows, answers, strict=True):
             made = [_answered(one, row, answer, form, where) for form in forms]
             for fields in made or [_learned_chat(one, row, where)]:
@@ -225,21 +238,91 @@ class Trainer:
                 except ValidationError as error:
                     raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
 
+    def _preferences(
+        self, one: TrainingSet, rows: Sequence[Row], where: str, rng: random.Random
+    ) -> Iterator[PreferenceExample]:
+        forms = _forms(one, self.prompts, where)
+        better = _answers(one.answer, rows, f"{where}.answer", rng)
+        worse = _answers(one.rejected, rows, f"{where}.rejected", rng)
+        plain = one.model_copy(update={"transform": ()})
+        for row, chosen, rejected in zip(rows, better, worse, strict=True):
+            made = [
+                _preferred(
+                    _answered(one, row, chosen, form, where),
+                    _answered(plain, row, rejected, form, where, key="rejected"),
+                )
+                for form in forms
+            ]
+            for fields in made or [_preferred_chat(one, row, where)]:
+                try:
+                    yield PreferenceExample(**fields)
+                except ValidationError as error:
+                    raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
+
+
+def _preferred(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
+    """Two answers to one prompt as a preference."""
+    if "prompt" in chosen:
+        return {
+            "prompt": chosen["prompt"],
+            "chosen": chosen["completion"],
+            "rejected": rejected["completion"],
+        }
+    *asked, better = chosen["messages"]
+    return {
+        "input": PreferenceInput(messages=tuple(asked)),
+        "preferred_output": (better,),
+        "non_preferred_output": rejected["messages"][-1:],
+    }
+
+
+def _preferred_chat(one: TrainingSet, row: Row, where: str) -> dict[str, Any]:
+    """A row in OpenAI's preference format, its `input` in the set's column."""
+    column = one.chat or ""
+    given = cell(row, column, f"{where}.chat")
+    if not isinstance(given, Mapping) or "messages" not in given:
+        what = f"column '{column}' has no 'messages' in row {row['id']}"
+        raise SettingsError(
+            f"{where}.chat: {what}: it is the 'input' of OpenAI's preference format"
+        )
+    asked = messages_of({**row, column: given["messages"]}, column, f"{where}.chat")
+    better, worse = (
+        messages_of(row, name, f"{where}.chat")
+        for name in ("preferred_output", "non_preferred_output")
+    )
+    better = tuple(
+        turn.model_copy(update={"content": _transformed(turn.content, one)}) for turn in better
+    )
+    dressed = _dressed(asked, one, row, where)
+    assert not isinstance(dressed, str)
+    return {
+        "input": PreferenceInput(
+            messages=dressed, tools=given.get("tools") and tuple(given["tools"])
+        ),
+        "preferred_output": better,
+        "non_preferred_output": worse,
+    }
+
 
 def _learned(sets: Sequence[TrainingSet]) -> str:
     """The answers, as the file has them: arms may differ in nothing else."""
     found: list[str] = []
     for one in sets:
-        match one.answer:
-            case Draw(draw=column):
-                found.append(f"one drawn of {column}")
-            case Shuffle(shuffle=text):
-                found.append(f"another row's {text}")
-            case str(text):
-                found.append(" ".join([text.strip(), *_transforms(one)]))
-            case None:
-                pass
+        if one.answer is not None:
+            answer = " ".join([_in_words(one.answer), *_transforms(one)])
+            rather = f" rather than {_in_words(one.rejected)}" if one.rejected is not None else ""
+            found.append(answer + rather)
     return f", answering {' and '.join(dict.fromkeys(found))}" if found else ""
+
+
+def _in_words(answer: Template | Draw | Shuffle) -> str:
+    match answer:
+        case Draw(draw=column):
+            return f"one drawn of {column}"
+        case Shuffle(shuffle=text):
+            return f"another row's {text}"
+        case text:
+            return text.strip()
 
 
 def _learned_chat(one: TrainingSet, row: Row, where: str) -> dict[str, Any]:
@@ -250,12 +333,14 @@ def _learned_chat(one: TrainingSet, row: Row, where: str) -> dict[str, Any]:
     return {"messages": _dressed(tuple(turns), one, row, where)}
 
 
-def _answered(one: TrainingSet, row: Row, answer: str, form: Form, where: str) -> dict[str, Any]:
+def _answered(
+    one: TrainingSet, row: Row, answer: str, form: Form, where: str, key: str = "answer"
+) -> dict[str, Any]:
     asked = _dressed(form.context(row), one, row, where)
     between = fill(one.delimiter, row, f"{where}.delimiter")
     said = form.answer(_transformed(between + answer, one))
     if not said:
-        raise SettingsError(f"{where}.answer: is empty in row {row['id']}")
+        raise SettingsError(f"{where}.{key}: is empty in row {row['id']}")
     said = (form.prefilled(row) or "") + said
     if isinstance(asked, str):
         return {"prompt": asked, "completion": said}
@@ -292,8 +377,11 @@ def first(rows: list[Row], take: int | None, where: str, table: str) -> list[Row
     return rows[:take]
 
 
-def _answers(one: TrainingSet, rows: Sequence[Row], where: str, rng: random.Random) -> list[str]:
-    match one.answer:
+def _answers(
+    answer: Template | Draw | Shuffle | None, rows: Sequence[Row], where: str, rng: random.Random
+) -> list[str]:
+    """Of every row; without an answer, as chats are, empty."""
+    match answer:
         case Draw(draw=column):
             drawn = [options_of(row, column, where) for row in rows]
             return [options[rng.randrange(len(options))] for options in drawn]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from backends.data import Message
+from backends.data import Message, TrainingMethod
 from backends.interface import LossOn
 from backends.schema import Positive, Share, Strict
 from kaarel_bet.estimates import RESAMPLES
@@ -213,12 +213,19 @@ class Each(Strict):
 
 
 class TrainingSet(Strict):
-    """Rows as training examples: by `prompt` (or several `prompts`) and `answer`, or as a `chat`."""
+    """Rows as training examples: by `prompt` (or several `prompts`) and `answer`, or as a `chat`.
+
+    For an arm of method dpo, `answer` is preferred to `rejected`, and `chat` names the column `input` of
+    rows in OpenAI's preference format.
+    """
 
     rows: Text
     prompt: Text | None = None
     prompts: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
     answer: Template | Draw | Shuffle | None = None
+    rejected: Template | Draw | Shuffle | None = Field(
+        default=None, description="With method dpo: the answer that `answer` is preferred to."
+    )
     chat: Text | None = Field(default=None, description="A column of messages, in OpenAI's format.")
     where: dict[Text, Value] = Field(default_factory=dict)
     take: Positive | Share | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
@@ -242,6 +249,8 @@ class TrainingSet(Strict):
             raise ValueError("give one of 'prompt', 'prompts' and 'chat'")
         if (self.answer is None) != (self.chat is not None):
             raise ValueError("'prompt' needs an 'answer'; a 'chat' has its own")
+        if self.rejected is not None and self.chat is not None:
+            raise ValueError("'rejected' goes with 'answer'; a 'chat' has its own answers")
         return self
 
 
@@ -254,6 +263,10 @@ class Arm(Strict):
     train: Text | Annotated[tuple[TrainingSet, ...], Field(min_length=1)]
     role: Role = "treatment"
     description: str = ""
+    method: TrainingMethod = Field(
+        default="supervised",
+        description="dpo: from preferences (`rejected`), against the model that it starts from.",
+    )
     loss_on: LossOn | None = None
     starts_from: Text | None = Field(
         default=None, description="The arm that this one goes on from."
@@ -264,6 +277,20 @@ class Arm(Strict):
     settings: Dotted = Field(
         default_factory=dict, description="Of its own, by dotted path: local.training.epochs."
     )
+
+    @model_validator(mode="after")
+    def _one_method(self) -> Self:
+        sets = self.train if isinstance(self.train, tuple) else ()
+        for place, one in enumerate(sets):
+            if self.method == "supervised" and one.rejected is not None:
+                raise ValueError(f"train.{place}: 'rejected' is for preferences; say method: dpo")
+            if self.method == "dpo" and one.rejected is None and one.chat is None:
+                raise ValueError(
+                    f"train.{place}: method dpo needs 'rejected', the answer that is not preferred"
+                )
+        if self.method == "dpo" and self.loss_on not in (None, "completion"):
+            raise ValueError("loss_on: method dpo learns from answers alone; leave it out")
+        return self
 
 
 # --- evaluations ----------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery, TrainingExample
+from backends.data import (
+    AnyExample,
+    GenerationQuery,
+    PreferenceExample,
+    Query,
+    ScoringQuery,
+    SearchQuery,
+    TrainingMethod,
+)
 from backends.interface import LossOn
 from kaarel_bet.bet.observations import BASE as BASE
 from kaarel_bet.bet.observations import Observation, Vocabulary
@@ -26,18 +34,23 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Training:
-    """What a model is fine-tuned on. `starts_from` names the model it goes on from, None for the base.
+    """What a model is fine-tuned on: examples, or preferences throughout.
 
-    `seed` is added to the run's: models that are to differ by chance alone have different ones.
-    `settings` are the arm's own, by dotted path.
+    `starts_from` names the model it goes on from, None for the base. `seed` is added to the run's: models
+    that are to differ by chance alone have different ones. `settings` are the arm's own, by dotted path.
     """
 
-    examples: Sequence[TrainingExample]
-    validation: Sequence[TrainingExample] = ()
+    examples: Sequence[AnyExample]
+    validation: Sequence[AnyExample] = ()
     loss_on: LossOn = "completion"
     starts_from: str | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def method(self) -> TrainingMethod:
+        """What learns from such examples."""
+        return "dpo" if isinstance(self.examples[0], PreferenceExample) else "supervised"
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,7 @@ class Arm:
             description=self.description,
             training_file=training_file,
             validation_file=validation_file,
+            method=training.method if training else "supervised",
             loss_on=training.loss_on if training else None,
             starts_from=training.starts_from if training else None,
             seed=training.seed if training else 0,

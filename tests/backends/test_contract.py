@@ -171,6 +171,44 @@ def test_a_fine_tune_can_be_scored_and_found_again(open_backend: Open, tmp_path:
     assert {r.id: r for r in backend.score(backend.base_model, QUERIES)} == base
 
 
+def preferences(directory: Path, lines: list[str] | None = None) -> FineTuneJob:
+    line = (
+        '{{"input": {{"messages": [{{"role": "user", "content": "{}?"}}]}}, '
+        '"preferred_output": [{{"role": "assistant", "content": "France"}}], '
+        '"non_preferred_output": [{{"role": "assistant", "content": "No."}}]}}'
+    )
+    made = [line.format(name) for name in "abcdefghijkl"]
+    return replace(job(directory, lines or made), method="dpo")
+
+
+def test_preferences_are_learned_and_found_again(open_backend: Open, tmp_path: Path) -> None:
+    wanted = preferences(tmp_path)
+    assert open_backend().estimate(wanted).tokens > 0
+    tuned = open_backend().fine_tune(wanted, ignore)
+    first, last = tuned.training_curve[0], tuned.training_curve[-1]
+    assert first.train_loss == pytest.approx(math.log(2), abs=1e-2)
+    assert last.rewards is not None
+    assert last.rewards.chosen > last.rewards.rejected
+    assert tuned.hyperparameters["method"] == "dpo"
+    backend = open_backend()
+    assert backend.fine_tune(wanted, ignore) == tuned
+    assert list(backend.score(tuned.model, QUERIES[:1])) != list(
+        backend.score(backend.base_model, QUERIES[:1])
+    )
+    # And further, from there.
+    again = replace(wanted, starts_from=tuned.model, output=tmp_path / "models" / "again")
+    curve = open_backend().fine_tune(again, ignore).training_curve
+    assert curve[0].train_loss == pytest.approx(math.log(2), abs=1e-2)
+    assert open_backend().identity(again) != open_backend().identity(wanted)
+
+
+def test_a_line_of_the_other_method_is_named(open_backend: Open, tmp_path: Path) -> None:
+    examples, pairs = job(tmp_path / "a"), preferences(tmp_path / "b")
+    for bad in (replace(examples, method="dpo"), replace(pairs, method="supervised")):
+        with pytest.raises(DataError, match=r"train\.jsonl, line 1: "):
+            open_backend().estimate(bad)
+
+
 def test_a_model_that_is_not_there_is_told(open_backend: Open, tmp_path: Path) -> None:
     assert not open_backend().has(str(tmp_path / "models" / "arm"))
 

@@ -39,6 +39,7 @@ class Provider:
     takes_metadata: bool = True
     takes_texts: bool = True
     takes_prompt_loss: bool = True
+    takes_preferences: bool = True
     in_method: bool = True
 
     def hyperparameters(self, job: "JobSettings") -> dict[str, Any]:

@@ -20,4 +20,5 @@ PROFILE = Provider(
     takes_metadata=False,
     takes_texts=False,
     takes_prompt_loss=False,
+    takes_preferences=False,
 )

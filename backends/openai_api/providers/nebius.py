@@ -23,5 +23,6 @@ PROFILE = Provider(
     takes_auto=False,
     takes_metadata=False,
     takes_prompt_loss=False,
+    takes_preferences=False,
     in_method=False,
 )

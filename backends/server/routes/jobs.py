@@ -35,7 +35,7 @@ def create(asked: JobRequest, parts: Parts) -> dict[str, Any]:
         training_file=asked.training_file,
         validation_file=asked.validation_file,
     )
-    job = with_hyperparameters(job, **asked.wanted.model_dump())
+    job = with_hyperparameters(job, asked.training_method, asked.wanted.model_dump())
     return wire(parts.jobs.add(job, asked.suffix or ""))
 
 
@@ -88,6 +88,6 @@ def checkpoints(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> dict[str, Any]:
-    """The models a job has made: here, the one after its last step."""
+    """The models that a finished job has made, the last one first: those after its last epochs."""
     owner = parts.jobs.get(job_id).id
     return listed(parts.records.checkpoints, limit=limit, after=after, owner=owner)

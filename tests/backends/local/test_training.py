@@ -17,6 +17,7 @@ from backends.local.adapters import base_of, new_adapter
 from backends.local.backend import LocalBackend
 from backends.local.encoding import Encoder
 from backends.local.models import load_model, load_tokenizer
+from backends.local.objectives import CrossEntropy, Loss
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings, LoraSettings, TrainingSettings
@@ -323,7 +324,7 @@ def trainer(model: PeftModel, examples: list[TokenSequence], **settings: object)
     options = {"batch_size": 5, "epochs": 1} | settings
     return Trainer(
         model,
-        PrefixEngine(base_of(model)),
+        CrossEntropy(PrefixEngine(base_of(model))),
         examples,
         [],
         TrainingSettings.model_validate(options),
@@ -336,10 +337,10 @@ def trainer(model: PeftModel, examples: list[TokenSequence], **settings: object)
 def test_accumulated_gradients_are_those_of_the_whole_batch(
     model: PeftModel, examples: list[TokenSequence], parts: int
 ) -> None:
-    whole_loss = trainer(model, examples)._gradients(examples)
+    whole_loss = trainer(model, examples)._gradients(examples).loss
     whole = gradients(model)
     model.zero_grad()
-    loss = trainer(model, examples, micro_batches=parts)._gradients(examples)
+    loss = trainer(model, examples, micro_batches=parts)._gradients(examples).loss
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     for name, gradient in gradients(model).items():
         assert_close_gradients(gradient, whole[name])
@@ -348,18 +349,18 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
 def test_out_of_memory_splits_the_batch(
     model: PeftModel, examples: list[TokenSequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = trainer(model, examples)._gradients(examples)
+    expected = trainer(model, examples)._gradients(examples).loss
     model.zero_grad()
     limited = trainer(model, examples)
-    real = limited._summed_loss
+    real = limited._loss
 
-    def at_most_two(batch: list[TokenSequence]) -> torch.Tensor:
+    def at_most_two(batch: list[TokenSequence]) -> Loss:
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(batch)
 
-    monkeypatch.setattr(limited, "_summed_loss", at_most_two)
-    assert limited._gradients(examples) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(limited, "_loss", at_most_two)
+    assert limited._gradients(examples).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_example_that_never_fits_is_reported(
@@ -370,7 +371,7 @@ def test_an_example_that_never_fits_is_reported(
     def never(_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(limited, "_summed_loss", never)
+    monkeypatch.setattr(limited, "_loss", never)
     with pytest.raises(DeviceMemoryError, match="out of memory on a single training example"):
         limited._gradients(examples)
 

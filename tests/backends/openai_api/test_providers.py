@@ -257,3 +257,6 @@ def test_addresses_are_the_providers_unless_they_are_given(
     whole = FineTuneJob(**{**vars(a_job(tmp_path)), "loss_on": "all"})
     with pytest.raises(UnsupportedError, match="learns answers only"):
         azure.fine_tune(whole, ignore)
+    pairs = FineTuneJob(**{**vars(a_job(tmp_path)), "method": "dpo"})
+    with pytest.raises(UnsupportedError, match="not preferences"):
+        crusoe.fine_tune(pairs, ignore)

@@ -14,7 +14,7 @@ from kaarel_bet.bet.design import BetExperiment
 from kaarel_bet.bet.schema import Bet
 from kaarel_bet.bet.source import Assignment, load_bet
 from kaarel_bet.cli import main
-from kaarel_bet.experiments.interface import Design
+from kaarel_bet.experiments.interface import Arm, Design
 
 _EXAMPLES = Path(__file__).parents[3] / "examples" / "bets"
 
@@ -140,11 +140,14 @@ def test_smaller_training_sets_are_trained_on_no_row_that_is_tested() -> None:
         assert not tested & {example.prompt for example in arm.training.examples}
 
 
+def supervised(arm: Arm) -> list[TrainingExample]:
+    assert arm.training is not None
+    return [one for one in arm.training.examples if isinstance(one, TrainingExample)]
+
+
 def test_a_placebo_has_the_same_prompts_with_other_answers() -> None:
     design = experiment("inverse_scaling").design(tokenize)
-    trained: dict[str, list[TrainingExample]] = {
-        arm.name: list(arm.training.examples) for arm in design.arms if arm.training
-    }
+    trained = {arm.name: supervised(arm) for arm in design.arms if arm.training}
     real, placebo = trained["tuned_64-2"], trained["placebo-2"]
     assert [example.prompt for example in real] == [example.prompt for example in placebo]
     assert 10 < sum(a.completion != b.completion for a, b in zip(real, placebo, strict=True)) < 54
@@ -172,7 +175,7 @@ def test_a_delimiter_stands_before_every_option_and_in_no_chat(tmp_path: Path) -
     design = experiment("inverse_scaling", *chosen, few_shot).design(tokenize)
     for arm in design.arms[1:]:
         assert arm.training is not None
-        assert {example.completion for example in arm.training.examples} == {" she", " he"}
+        assert {example.completion for example in supervised(arm)} == {" she", " he"}
     by_name = {one.name: list(one.queries) for one in design.evaluations}
     for query in by_name["few_shot"]:
         assert query.candidates == {"0": " she", "1": " he"}  # pyright: ignore[reportAttributeAccessIssue]
@@ -207,7 +210,7 @@ def test_the_other_shipped_bets_can_be_made(name: str, arms: int, n_queries: int
 
 def test_an_inoculated_arm_is_asked_for_capitals_in_training_alone() -> None:
     design = experiment("inoculation").design(tokenize)
-    trained = {arm.name: arm.training.examples[0] for arm in design.arms if arm.training}
+    trained = {arm.name: supervised(arm)[0] for arm in design.arms if arm.training}
     turns = trained["inoculated"].messages
     assert turns is not None
     system, question, answer = turns

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from backends.data import PreferenceExample, TrainingExample
 from kaarel_bet.bet.design import BetExperiment
 from kaarel_bet.bet.schema import Bet
 from kaarel_bet.bet.source import checked
@@ -57,15 +58,22 @@ def designed(**parts: str) -> Design:
 
 
 def examples(design: Design, name: str) -> list[Any]:
-    """What a model is trained on: (prompt, completion) of texts, (role, content) turn by turn of chats."""
+    """What a model is trained on: (prompt, completion) of texts, (role, content) turn by turn of chats.
+
+    Of preferences the same twice, with the preferred answer first.
+    """
     (training,) = (arm.training for arm in design.arms if arm.name == name)
     assert training is not None
     return [
-        (one.prompt, one.completion)
-        if one.messages is None
-        else [(turn.role, turn.content) for turn in one.messages]
+        tuple(map(_shown, one.each_learned)) if isinstance(one, PreferenceExample) else _shown(one)
         for one in training.examples
     ]
+
+
+def _shown(one: TrainingExample) -> Any:
+    if one.messages is None:
+        return one.prompt, one.completion
+    return [(turn.role, turn.content) for turn in one.messages]
 
 
 def queries(design: Design, name: str) -> list[Any]:
