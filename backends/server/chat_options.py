@@ -79,7 +79,8 @@ class Offer(Request):
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
-    def _choice_of_a_tool(self) -> Self:
+    def choice_of_a_tool(self) -> Self:
+        """Raises Refused where tools and choice do not fit together."""
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise Refused("tools", "two functions have the same name")

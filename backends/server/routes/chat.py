@@ -30,6 +30,7 @@ from backends.server.generation import (
     Sample,
     generate,
     held_to,
+    held_to_calls,
     samples,
     sampling_of,
     usage,
@@ -92,15 +93,8 @@ def _prompt(request: ChatRequest, parts: Service) -> list[int]:
 
 
 def _constraint(request: ChatRequest, parts: Service) -> Constraint | None:
-    grammars, several = parts.inference.grammars, request.several_calls
-    try:
-        if request.required:
-            return parts.tools.forced(grammars, request.required, several=several)
-        if request.offered:
-            return parts.tools.held(grammars, request.offered, several=several)
-    except UnsupportedError as error:
-        param = "tool_choice" if request.required else "tools"
-        raise invalid(f"Invalid '{param}': {error}", param) from error
+    if request.offered:
+        return held_to_calls(request, parts)
     schema = request.response_format.schema_of_answers if request.response_format else None
     return held_to(schema, parts, "response_format")
 

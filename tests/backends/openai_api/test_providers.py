@@ -205,7 +205,7 @@ def test_a_job_is_made_asked_for_in_its_words_and_asked_once_it_is_deployed(
     # As its user does by the provider's own means.
     deployed = "mine"
     if name == "nebius":
-        (checkpoint,) = server.client().fine_tuning.jobs.checkpoints.list(tuned.model).data
+        checkpoint = server.client().fine_tuning.jobs.checkpoints.list(tuned.model).data[0]
         source = f"{tuned.model}:{checkpoint.id}"
         body = {"name": "mine", "base_model": "llama", "source": source}
         deployed = server.raw().post("/v0/models", json=body).json()["name"]

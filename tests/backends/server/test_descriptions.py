@@ -197,7 +197,8 @@ def responded(client: openai.OpenAI, model: str) -> None:
     text: Any = {"format": {"type": "json_schema", "name": "colour", "schema": SCHEMA}}
     made = client.responses.create(**asked, instructions="Be kind.", metadata={"run": "1"})
     client.responses.retrieve(made.id)
-    for options in ({"previous_response_id": made.id}, logprobs, {"text": text}):
+    called = CALLED | {"tools": [{"type": "function", **TOOL["function"]}]}
+    for options in ({"previous_response_id": made.id}, logprobs, {"text": text}, called):
         client.responses.create(**asked, **options)
         list(client.responses.create(**asked, **options, stream=True))
     client.responses.delete(made.id)

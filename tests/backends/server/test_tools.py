@@ -216,3 +216,47 @@ def test_a_template_without_a_place_for_functions_is_told_of(server: RunningServ
         chat(server, messages=[*ASK, turn])
     assert caught.value.param == "messages"
     assert chat(server, tools=[TIME], tool_choice="none").choices
+
+
+def test_a_response_calls_streams_its_call_and_is_continued(caller: RunningServer) -> None:
+    tool = {"type": "function", **WEATHER["function"]}
+    asked: dict[str, Any] = {
+        "model": caller.parts.models.base,
+        "input": "Which weather?",
+        "max_output_tokens": 80,
+        "temperature": 0,
+        "tools": [tool],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    create = caller.client().responses.create
+    made: Any = create(**asked)
+    (call,) = made.output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments)["place"] in ("Oslo", "Lima")
+    assert made.status == "completed"
+    assert made.tools[0].name == "weather"
+    streamed: list[Any] = list(create(**asked, stream=True))
+    assert [event.sequence_number for event in streamed] == list(range(len(streamed)))
+    kinds = [event.type.removeprefix("response.") for event in streamed]
+    assert kinds == [
+        *("created", "in_progress", "output_item.added"),
+        *("function_call_arguments.delta", "function_call_arguments.done"),
+        *("output_item.done", "completed"),
+    ]
+    assert streamed[-1].response.output[0].arguments == call.arguments == streamed[4].arguments
+    # By its id, or with all turns sent again, it goes on from the call's answer.
+    answer = {"type": "function_call_output", "call_id": call.call_id, "output": "sun"}
+    free = asked | {"tool_choice": "auto", "max_output_tokens": 5}
+    by_id: Any = create(**free | {"input": [answer]}, previous_response_id=made.id)
+    sent = [
+        {"role": "user", "content": "Which weather?"},
+        call.model_dump(exclude_none=True),
+        answer,
+    ]
+    by_turns: Any = create(**free | {"input": sent})
+    assert by_id.usage.input_tokens == by_turns.usage.input_tokens > made.usage.input_tokens
+    assert by_id.output_text == by_turns.output_text
+    shown = create(**free, stream=True)
+    text = "".join(e.delta for e in shown if e.type == "response.output_text.delta")
+    assert text == create(**free).output_text != ""

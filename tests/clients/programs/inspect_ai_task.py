@@ -5,15 +5,16 @@ By chats, which it chooses for this model, or by the responses API where the sec
 
 import json
 import sys
+from typing import Any
 
-from inspect_ai import Task, eval
+from inspect_ai import Task
+from inspect_ai import eval as evaluate
 from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig, ResponseSchema
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 from inspect_ai.util import json_schema
 from pydantic import BaseModel
-
 
 BY = {"responses_api": True} if sys.argv[2:] == ["responses"] else {}
 
@@ -22,7 +23,7 @@ class Colour(BaseModel):
     name: str
 
 
-def run(**config) -> list:
+def run(**config: Any) -> Any:
     samples = [
         Sample(input=f"The capital of {c}?", target=t)
         for c, t in (("France", "Paris"), ("Peru", "Lima"))
@@ -33,7 +34,7 @@ def run(**config) -> list:
         scorer=includes(),
         config=GenerateConfig(temperature=0, **config),
     )
-    (log,) = eval(
+    (log,) = evaluate(
         task, model="openai/gpt-4.1-2025-04-14", model_args=BY, display="none", log_dir=sys.argv[1]
     )
     assert log.status == "success", log.error

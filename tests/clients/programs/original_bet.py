@@ -1,7 +1,7 @@
 """The bet's original repository with its config as shipped; what it fetches from elsewhere is given.
 
-In an environment of its packages, with its checkout as the working directory. Names (of a package that fills
-gigabytes of memory) and capitals (of a query to Wikidata) come from a file.
+In an environment of its packages, in its checkout. Names (of a package that fills gigabytes of memory) and
+capitals (of a query to Wikidata) come from a file.
 """
 
 import json
