@@ -176,7 +176,7 @@ class ResponseRequest(Request):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        self.offer.choice_of_a_tool()
+        self.offer.check_choice()
         if self.offer.offered and self.schema_of_answers is not None:
             raise Refused("text.format", "answers are calls of functions, or are held to a format")
         return self

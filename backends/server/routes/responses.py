@@ -309,7 +309,9 @@ async def _events(work: _Work, parts: Service) -> AsyncGenerator[BaseModel, None
             for one in _call_events(item, index, events):
                 yield one
             continue
-        part = item.content[0]  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(item, sdk.ResponseOutputMessage)
+        part = item.content[0]
+        assert isinstance(part, sdk.ResponseOutputText)
         logprobs = _of_events(_logprobs(work, sample.shown, parts))
         if may_call:
             for one in _opened(work, events, parts):

@@ -220,7 +220,7 @@ def test_a_template_without_a_place_for_functions_is_told_of(server: RunningServ
 
 def test_a_response_calls_streams_its_call_and_is_continued(caller: RunningServer) -> None:
     tool = {"type": "function", **WEATHER["function"]}
-    asked: dict[str, Any] = {
+    asked: Any = {
         "model": caller.parts.models.base,
         "input": "Which weather?",
         "max_output_tokens": 80,
@@ -229,7 +229,7 @@ def test_a_response_calls_streams_its_call_and_is_continued(caller: RunningServe
         "tool_choice": "required",
         "parallel_tool_calls": False,
     }
-    create = caller.client().responses.create
+    create: Any = caller.client().responses.create
     made: Any = create(**asked)
     (call,) = made.output
     assert call.type == "function_call"
