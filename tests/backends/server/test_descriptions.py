@@ -293,6 +293,7 @@ AGAINST = {
     ("POST /v1/completions", "token_logprobs.0"),  # no log-probability of an echo's first token
     ("POST /v1/completions", "top_logprobs.0"),
     ("POST /v1/completions stream", "finish_reason"),  # null until the last piece
+    ("POST /v1/responses stream", "name"),  # OpenAI's description has it, the SDK's types don't
 }
 
 
