@@ -18,9 +18,9 @@ def peer_command(script: str, packages: Sequence[str] | None) -> list[str]:
     return [sys.executable, path] if packages is None else [*environment(packages), path]
 
 
-def environment(packages: Sequence[str]) -> list[str]:
-    """The words that run a command in an environment with these packages."""
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in _SHARED_VERSIONS]
+def environment(packages: Sequence[str], alike: Sequence[str] = _SHARED_VERSIONS) -> list[str]:
+    """The words that run a command in an environment with these packages, and `alike` ones as here."""
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in alike]
     words = [word for pin in (*pins, *packages) for word in ("--with", pin)]
     uv = str(_HERE.parent / "scripts" / "uv")
     return [uv, "run", "--quiet", "--no-project", "--isolated", "--system-certs", *words]

@@ -33,6 +33,24 @@ ARCHITECTURES = ("llama", "gpt2", "gemma2")
 END = "<end>"
 LETTERS = "abcd"
 
+# In Hermes' way, as Qwen's has it, on the tests' own template.
+WITH_TOOLS = """\
+{%- if tools %}<|im_start|>system
+You may call functions:
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}Write a call as <tool_call>
+{"name": <name>, "arguments": <arguments>}
+</tool_call><|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}
+{%- for call in message.tool_calls or [] %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
 
 def _tiny(architecture: str, vocabulary: int) -> PreTrainedModel:
     torch.manual_seed(0)
@@ -93,6 +111,15 @@ def tiny_model_with_beginning(tiny_model: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def tiny_model(tiny_models: dict[str, Path]) -> Path:
     return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def model_with_tools(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its chat template has a place for functions."""
+    directory = tmp_path_factory.mktemp("models") / "caller"
+    shutil.copytree(tiny_model, directory)
+    (directory / "chat_template.jinja").write_text(WITH_TOOLS, encoding="utf-8")
+    return directory
 
 
 @pytest.fixture(scope="session")

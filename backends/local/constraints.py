@@ -4,6 +4,7 @@ Source: https://github.com/guidance-ai/llguidance; its docs/json_schema.md says 
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,7 @@ class Grammars:
     ) -> None:
         """Raises UnsupportedError for a tokenizer that the library can't read."""
         size = max(n_tokens, len(tokenizer))
+        self._special = frozenset(tokenizer.all_special_tokens)
         try:
             self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, size, sorted(ends) or None)  # pyright: ignore[reportArgumentType]
         except ValueError as error:
@@ -84,29 +86,49 @@ class Grammars:
         grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=LAYOUT)
         return Constraint(self._tokenizer, grammar)
 
-    def one_of(
+    def calls(
         self,
         choices: Iterable[tuple[str, Mapping[str, Any], str]],
         *,
         around: tuple[str, str],
         several: bool,
+        in_text: bool,
     ) -> Constraint:
         """One of the choices, or several one after the other: text, JSON by a schema, text.
 
-        `around` is what each begins and ends with, in the grammar's own notation (Lark's). Raises as
-        `json`.
+        `around` is what each begins and ends with. With `in_text` there may be none, and text around them:
+        any but for what they begin with. Raises as `json`.
         """
         rules = [
             f"{json.dumps(before)} %json {json.dumps(schema)} {json.dumps(after)}"
             for before, schema, after in choices
         ]
         names = [f"choice{number}" for number in range(len(rules))]
+        opening, closing = (self._literal(text) for text in around)
         lines = [
-            "start: one" + (' ("\\n" one)*' if several else ""),
-            f"one: {around[0]} ({' | '.join(names)}) {around[1]}",
+            f'rest: "\\n" ({" | ".join(names)}) "\\n" {closing}',
             *(f"{name}: {rule}" for name, rule in zip(names, rules, strict=True)),
         ]
+        if not in_text:
+            again = f' ("\\n" {opening} rest)*' if several else ""
+            lines.append(f"start: {opening} rest{again}")
+        elif opening in self._special:  # which no pattern of characters fits
+            lines += [
+                f"start: TEXT ({opening} rest TEXT){'*' if several else '?'}",
+                r"TEXT: /(.|\n)*/",
+            ]
+        else:
+            tag = re.escape(around[0])
+            lines += [
+                f"start: (begun rest){'*' if several else '?'} TEXT",
+                rf"begun[lazy]: /(.|\n)*{tag}/",
+                rf"TEXT: /(.|\n)*/ & ~/(.|\n)*{tag}(.|\n)*/",
+            ]
         return Constraint(self._tokenizer, LLMatcher.grammar_from_lark("\n".join(lines)))
+
+    def _literal(self, text: str) -> str:
+        """A text in a grammar; a special token stands for itself there."""
+        return text if text in self._special else json.dumps(text)
 
 
 def masked(logits: torch.Tensor, following: Sequence[Followed | None]) -> torch.Tensor:

@@ -74,18 +74,24 @@ class Tools:
             raise UnsupportedError(
                 "calls can't be required of a model that writes them its own way"
             )
-        return grammars.one_of(
-            (
-                (
-                    f'{{"name": {json.dumps(f["name"])}, "arguments": ',
-                    _object(f),
-                    "}",
-                )
-                for f in functions
-            ),
-            around=(f'{self._literal(_OPEN)} "\\n"', f'"\\n" {self._literal(_CLOSE)}'),
-            several=several,
-        )
+        return _calls(grammars, functions, several=several, in_text=False)
+
+    def held(
+        self, grammars: Grammars, functions: Sequence[Function], *, several: bool
+    ) -> Constraint | None:
+        """Answers as the model likes, in which a call that it begins is one of a function there is.
+
+        None where the model has a way of its own to write calls, or a schema is not supported that need not
+        be followed strictly. Raises UnsupportedError for one that must be.
+        """
+        if self._format is not _HERMES:
+            return None
+        try:
+            return _calls(grammars, functions, several=several, in_text=True)
+        except UnsupportedError:
+            if any(function.get("strict") for function in functions):
+                raise
+            return None
 
     def read(self, tokens: Sequence[int], functions: Sequence[Function]) -> tuple[str, list[Call]]:
         """An answer's text and the calls in it; what is no call of a function there is, stays text."""
@@ -116,9 +122,14 @@ class Tools:
         is_hermes = _OPEN in shown and '"arguments"' in shown and "<function=" not in shown
         return _HERMES if is_hermes else None
 
-    def _literal(self, text: str) -> str:
-        """A text in a grammar; a special token stands for itself there."""
-        return text if text in self._tokenizer.all_special_tokens else json.dumps(text)
+
+def _calls(
+    grammars: Grammars, functions: Sequence[Function], *, several: bool, in_text: bool
+) -> Constraint:
+    written = (
+        (f'{{"name": {json.dumps(f["name"])}, "arguments": ', _object(f), "}") for f in functions
+    )
+    return grammars.calls(written, around=(_OPEN, _CLOSE), several=several, in_text=in_text)
 
 
 def _object(function: Function) -> dict[str, Any]:

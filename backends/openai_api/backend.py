@@ -18,7 +18,7 @@ from backends.data import (
     SearchResult,
     TunedModel,
 )
-from backends.errors import UnsupportedError
+from backends.errors import ModelError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
 from backends.openai_api.asking import Asker
 from backends.openai_api.availability import check_model, check_training, last_days, tells_of
@@ -26,6 +26,7 @@ from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation, written_out
 from backends.openai_api.prices import AS_OF, price_of
+from backends.openai_api.providers import provider
 from backends.openai_api.query_estimates import NO_SEARCH, estimate_queries
 from backends.openai_api.scoring.scoring import NO_PREFILL, Scoring
 from backends.openai_api.settings import OpenAISettings
@@ -41,13 +42,16 @@ class OpenAIBackend(Backend):
         self, settings: OpenAISettings, http_client: httpx2.AsyncClient | None = None
     ) -> None:
         self._settings = settings
+        self._provider = provider(settings.provider)
         self._connection = Connection(settings, http_client)
+        apart = settings.inference_url or self._provider.asked_at
+        self._asked = Connection(settings, http_client, asking=True) if apart else self._connection
         self._fine_tuning = FineTuning(self._connection, settings)
-        self._asker = Asker(self._connection, settings.scoring.concurrency)
+        self._asker = Asker(self._asked, settings.scoring.concurrency)
         self.capabilities = Capabilities(
-            prompt_loss=price_of(settings.model) is None,
+            prompt_loss=price_of(settings.model) is None and self._provider.takes_prompt_loss,
             exact_scores=False,
-            starts_from=True,
+            starts_from=self._provider.names_models,
             search=False,
             # What has a list price is paid for, by whatever tunnel it is reached.
             costs_money=not self._connection.is_local or price_of(settings.model) is not None,
@@ -83,7 +87,7 @@ class OpenAIBackend(Backend):
             estimate = self._fine_tuning.estimate(work, self._encode)
             self._connection.run(check_model(self._connection, self._settings.model))
             return estimate
-        model = model or self.base_model
+        model = self._name_of(model or self.base_model)
         if any(query.prefill is not None for query in work):
             self._check_prefill(work, model)
         return estimate_queries(work, model, self._encode, self._settings.scoring)
@@ -95,11 +99,13 @@ class OpenAIBackend(Backend):
     @override
     def asked_as(self, model: str) -> str:
         how = self._settings.scoring.model_dump_json(include={"method", "tail"})
-        parts = (self._connection.address, model, how)
+        parts = (self._asked.address, model, how)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @override
     def has(self, model: str) -> bool:
+        if self._provider.deploying:
+            return True  # it tells of those that are deployed, if of any
         # Not every service tells of its models, nor to every key: then it has what it had.
         return self._connection.run(tells_of(self._connection, model)) or not self._connection.run(
             tells_of(self._connection, self.base_model)
@@ -126,14 +132,14 @@ class OpenAIBackend(Backend):
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        return self._connection.iterate(self._scoring.score(model, queries))
+        return self._asked.iterate(self._scoring.score(self._name_of(model), queries))
 
     @override
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
         generation = Generation(self._asker, self._settings.scoring)
-        return self._connection.iterate(generation.generate(model, queries))
+        return self._asked.iterate(generation.generate(self._name_of(model), queries))
 
     @override
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
@@ -146,12 +152,23 @@ class OpenAIBackend(Backend):
     @cached_property
     def _encode(self) -> Encode:
         settings = self._settings
-        return choose_tokenizer(self._connection, settings.tokenizer, settings.model)
+        return choose_tokenizer(self._asked, settings.tokenizer, settings.model)
+
+    def _name_of(self, model: str) -> str:
+        """By which name a model is asked. Raises ModelError where it is to be deployed first."""
+        if deployed := self._settings.deployments.get(model):
+            return deployed
+        if self._provider.deploying and model != self.base_model:
+            raise ModelError(
+                f"{model} can't be asked yet: {self._provider.deploying}; then name the deployment, "
+                f"openai.deployments: {{{model}: NAME}}, and start again (nothing is trained twice)"
+            )
+        return model
 
     def _check_prefill(self, queries: Sequence[Query], model: str) -> None:
         """Raises UnsupportedError for a prefill that the server can't be given."""
         scored = [q for q in queries if isinstance(q, ScoringQuery)]
-        self._connection.run(self._scoring.check(model, scored))
+        self._asked.run(self._scoring.check(model, scored))
         others = [q for q in queries if q.prefill and not isinstance(q, ScoringQuery)]
-        if others and not self._connection.run(can_tokenize(self._connection, model)):
+        if others and not self._asked.run(can_tokenize(self._asked, model)):
             raise UnsupportedError(f"query '{others[0].id}': {NO_PREFILL}")

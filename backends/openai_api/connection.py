@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 
 from backends.errors import SettingsError
 from backends.openai_api.failures import TRANSIENT, Failure, Kind, check_cut_off, failure
+from backends.openai_api.providers import provider
 from backends.openai_api.settings import OpenAISettings
 
 T = TypeVar("T")
@@ -44,12 +45,16 @@ class Connection:
     """A service that speaks the wire format."""
 
     def __init__(
-        self, settings: OpenAISettings, http_client: httpx2.AsyncClient | None = None
+        self,
+        settings: OpenAISettings,
+        http_client: httpx2.AsyncClient | None = None,
+        *,
+        asking: bool = False,
     ) -> None:
-        """Opens nothing yet.
+        """Opens nothing yet. `asking` is for the address at which models are asked.
 
         Raises:
-            SettingsError: there is no key.
+            SettingsError: there is no key, or no address.
         """
         key = os.environ.get(settings.api_key_env)
         if not key:
@@ -59,7 +64,7 @@ class Connection:
             )
         self.client = AsyncOpenAI(
             api_key=key,
-            base_url=settings.base_url,
+            base_url=_address(settings, asking=asking),
             organization=settings.organization,
             project=settings.project,
             max_retries=0,  # see `call`; and a create must never be sent twice behind our back
@@ -187,6 +192,20 @@ class Connection:
             pump.result()
         finally:
             pump.cancel()
+
+
+def _address(settings: OpenAISettings, *, asking: bool) -> str | None:
+    """None is where the SDK finds OpenAI."""
+    known = provider(settings.provider)
+    given = settings.base_url or os.environ.get("OPENAI_BASE_URL")
+    if asking:
+        given = settings.inference_url or given or known.asked_at
+    address = given or known.address
+    if address is None and settings.provider != "openai":
+        raise SettingsError(
+            f"openai.base_url: {settings.provider} takes the address of your own resource"
+        )
+    return address
 
 
 async def _pump(

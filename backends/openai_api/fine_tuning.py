@@ -18,6 +18,7 @@ from backends.openai_api.job_following import Follower, JobEndedError
 from backends.openai_api.job_results import model_of, training_curve
 from backends.openai_api.models import base_name
 from backends.openai_api.prices import price_of
+from backends.openai_api.providers import provider
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import Encode, ask_together, example_texts, example_tokens
 from backends.openai_api.training_files import check_training_file
@@ -48,6 +49,7 @@ class FineTuning:
     def __init__(self, connection: Connection, settings: OpenAISettings) -> None:
         self._connection = connection
         self._settings = settings
+        self._provider = provider(settings.provider)
 
     def estimate(self, job: FineTuneJob, encode: Encode) -> Estimate:
         """Billed tokens and, where the price is known, what they cost; checks the files.
@@ -74,7 +76,9 @@ class FineTuning:
         job_id = intent.job_id
         if job_id is None:
             request = await self._request(job, intent.fingerprint)
-            job_id = await JobCreation(self._connection, file, request).job_id(intent)
+            job_id = await JobCreation(self._connection, file, request, self._provider).job_id(
+                intent
+            )
         await self._check_loss(job, job_id)
         follower = Follower(self._connection, job_id, self._settings.job.poll_seconds, report)
         try:
@@ -107,9 +111,14 @@ class FineTuning:
 
     def _checked(self, job: FineTuneJob) -> list[AnyExample]:
         # Other services may well have models that learn texts, and prompts; `kaarel-bet serve` has.
-        chat_only = price_of(self._settings.model) is not None
-        if job.method == "supervised" and job.loss_on != "completion" and chat_only:
+        provider = self._provider
+        has_price = price_of(self._settings.model) is not None
+        chat_only = has_price or not provider.takes_texts
+        on_prompts = job.method == "supervised" and job.loss_on != "completion"
+        if on_prompts and (has_price or not provider.takes_prompt_loss):
             raise UnsupportedError(f"loss_on {job.loss_on}: {_ANSWERS_ONLY}")
+        if job.method == "dpo" and not provider.takes_preferences:
+            raise UnsupportedError("method dpo: this service learns from answers, not preferences")
         if job.validation_file is not None:
             check_training_file(job.validation_file, job.method, chat_only=chat_only)
         return check_training_file(job.training_file, job.method, chat_only=chat_only)
@@ -133,11 +142,7 @@ class FineTuning:
     def _wanted(self, job: FineTuneJob) -> dict[str, Any]:
         """The hyper-parameters of the job's method."""
         chosen = self._settings.job
-        wanted: dict[str, Any] = {
-            "n_epochs": chosen.n_epochs,
-            "batch_size": chosen.batch_size,
-            "learning_rate_multiplier": chosen.learning_rate_multiplier,
-        }
+        wanted = self._provider.hyperparameters(chosen)
         if job.method == "dpo":
             wanted["beta"] = chosen.dpo_beta
         elif job.loss_on != "completion":
@@ -168,18 +173,20 @@ class FineTuning:
             hashlib.sha256(path.read_bytes()).hexdigest() if path else None
             for path in (job.training_file, job.validation_file)
         ]
+        # What is usual stands for itself, so that jobs of earlier versions are known again.
+        of_some_services = {"learning_rate", "lora"}
+        left_out |= of_some_services - self._settings.job.model_dump(exclude_defaults=True).keys()
         if job.method == "supervised":
             left_out = left_out | {"dpo_beta"}
         chosen = self._settings.job.model_dump(mode="json", exclude=left_out)
         model = job.starts_from or self._settings.model
-        # What is usual stands for itself, so that jobs of earlier versions are known again.
         if job.method == "dpo":
             return [job.seed, model, files, chosen, job.method]
         loss_on = [job.loss_on] if job.loss_on != "completion" else []
         return [job.seed, model, files, chosen, *loss_on]
 
     async def _tuned_model(self, job: FineTuningJob, examples: list[AnyExample]) -> TunedModel:
-        name = await model_of(self._connection, job)
+        name = await model_of(self._connection, job, self._provider)
         method = job.method
         asked = method and (method.dpo if method.type == "dpo" else method.supervised)
         used = (asked and asked.hyperparameters) or job.hyperparameters

@@ -8,6 +8,7 @@ from typing_extensions import override
 from backends.openai_api.connection import Connection
 from backends.openai_api.creation import CLOCK_SKEW_SECONDS, Creation, Waits
 from backends.openai_api.intents import Intent, IntentFile
+from backends.openai_api.providers import Provider, hyperparameters_of
 
 _RECENT_SECONDS = 600.0
 
@@ -22,15 +23,17 @@ class JobCreation(Creation[FineTuningJob]):
         connection: Connection,
         file: IntentFile,
         request: dict[str, Any],
+        provider: Provider,
         waits: Waits | None = None,
     ) -> None:
-        """`request` is what `fine_tuning.jobs.create` takes; its metadata must tell the job apart."""
+        """`request` is what OpenAI takes, with metadata to tell the job apart; `provider` shapes it."""
         super().__init__(connection, file, waits or Waits())
         self._request = request
+        self._sent = provider.shaped(request)
 
     @override
     async def _create(self) -> FineTuningJob:
-        return await self._connection.client.fine_tuning.jobs.create(**self._request)
+        return await self._connection.client.fine_tuning.jobs.create(**self._sent)
 
     @override
     async def _matching(self, intent: Intent) -> list[FineTuningJob]:
@@ -50,7 +53,7 @@ class JobCreation(Creation[FineTuningJob]):
 
     def _made_like_ours(self, job: FineTuningJob) -> bool:
         ours = self._request
-        wanted = ours["method"]["supervised"]["hyperparameters"]
+        wanted = hyperparameters_of(self._sent)
         resolved = job.hyperparameters.model_dump()
         return (
             not job.metadata

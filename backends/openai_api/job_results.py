@@ -14,6 +14,7 @@ from backends.data import REWARD_COLUMNS, CurvePoint, Rewards
 from backends.errors import ServiceError
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
+from backends.openai_api.providers import Provider
 
 _log = logging.getLogger(__name__)
 
@@ -22,12 +23,17 @@ _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
 
 
-async def model_of(connection: Connection, job: FineTuningJob) -> str:
+async def model_of(connection: Connection, job: FineTuningJob, provider: Provider) -> str:
     """The name of the job's model; services may give it, and know it, a while after the job is done.
+
+    Where the service has no names for models before they are deployed, it is the job's.
 
     Raises:
         ServiceError: they still don't after some minutes.
     """
+
+    if not provider.names_models:
+        return job.id
 
     async def named() -> str | None:
         again = await connection.call(
@@ -41,8 +47,8 @@ async def model_of(connection: Connection, job: FineTuningJob) -> str:
             f"{job.id}: succeeded, but the service names no model; start again later"
         )
 
-    if not await _is_known(connection, job.model):
-        return name  # the service does not tell of its models
+    if provider.deploying or not await _is_known(connection, job.model):
+        return name  # the service does not tell of it, or of none of its models
 
     async def known() -> str | None:
         return name if await _is_known(connection, name) else None

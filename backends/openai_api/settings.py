@@ -4,9 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from backends.openai_api.providers import Name, provider
 from backends.schema import Strict
 
 Method = Literal["auto", "echo", "top"]
+
+
+class LoraJobSettings(Strict):
+    """LoRA, where the service lets it be chosen."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Annotated[int, Field(ge=1)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 class JobSettings(Strict):
@@ -15,6 +24,8 @@ class JobSettings(Strict):
     n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    lora: LoraJobSettings = LoraJobSettings()
     dpo_beta: Annotated[float, Field(gt=0, le=2)] | Literal["auto"] = "auto"
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
@@ -49,7 +60,10 @@ class OpenAISettings(Strict):
     """The OpenAI backend."""
 
     model: Annotated[str, Field(min_length=1)] = "smollm2-135m-instruct"
+    provider: Name = "openai"
     base_url: str | None = None
+    inference_url: str | None = None
+    deployments: dict[str, str] = Field(default_factory=dict[str, str])
     organization: str | None = None
     project: str | None = None
     # Of the environment variable; what a key looks like is refused, so that none is ever written here.
@@ -58,7 +72,13 @@ class OpenAISettings(Strict):
     job: JobSettings = JobSettings()
     scoring: ScoringSettings = ScoringSettings()
 
-    @field_validator("base_url")
+    @model_validator(mode="after")
+    def _as_the_provider_has_it(self) -> Self:
+        if refused := provider(self.provider).refused(self.job):
+            raise ValueError(f"{refused} ({self.provider})")
+        return self
+
+    @field_validator("base_url", "inference_url")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):

@@ -9,7 +9,7 @@ import tiktoken
 from backends.data import AnyExample, Message, PreferenceExample
 from backends.errors import ModelError, SettingsError
 from backends.openai_api.asking import on_the_wire
-from backends.openai_api.availability import check_model
+from backends.openai_api.availability import check_model, is_openais_own
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import Kind
 from backends.openai_api.models import base_name
@@ -74,13 +74,16 @@ def choose_tokenizer(connection: Connection, name: str, model: str) -> Encode:
         return _by_table(name)
     if name != "auto":
         return _by_hub(name)
+    elsewhere = not is_openais_own(connection.address)
+    if elsewhere:  # where OpenAI's names may well be other names of other models
+        connection.run(check_model(connection, model))
+        if connection.run(can_tokenize(connection, model)):
+            return ServerTokenizer(connection, model)
     try:
         return _by_table(tiktoken.encoding_name_for_model(base_name(model)))
     except KeyError:
-        pass
-    connection.run(check_model(connection, model))  # a mistaken name is the likelier reason
-    if connection.run(can_tokenize(connection, model)):
-        return ServerTokenizer(connection, model)
+        if not elsewhere:
+            connection.run(check_model(connection, model))  # a mistaken name is the likelier reason
     raise SettingsError(
         f"openai.tokenizer: how {model} cuts texts into tokens is not known here, and the server has no "
         "/tokenize; name a tiktoken encoding (o200k_base, say), or a tokenizer's directory or hub id"

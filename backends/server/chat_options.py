@@ -80,6 +80,11 @@ class Offer(Request):
 
     @model_validator(mode="after")
     def _choice_of_a_tool(self) -> Self:
+        self.check_choice()
+        return self
+
+    def check_choice(self) -> None:
+        """Raises Refused where tools and choice do not fit together."""
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise Refused("tools", "two functions have the same name")
@@ -87,7 +92,6 @@ class Offer(Request):
             raise Refused("tool_choice", "'required' takes 'tools'")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
             raise Refused("tool_choice", "no function of that name is among the 'tools'")
-        return self
 
     @property
     def offered(self) -> list[dict[str, Any]]:

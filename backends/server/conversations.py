@@ -1,11 +1,11 @@
 """The responses that a later one can continue: the newest, in memory."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from openai.types.responses import Response
-
-from backends.data import Messages
 
 _MOST_CHARACTERS = 2**26
 """Of all conversations together; what is older is forgotten."""
@@ -13,15 +13,18 @@ _MOST_CHARACTERS = 2**26
 
 @dataclass(frozen=True)
 class Conversation:
-    """A response and all turns up to it, its own included; instructions don't carry over."""
+    """A response and all turns up to it, its own included; instructions don't carry over.
+
+    Turns are in the form of chat templates.
+    """
 
     response: Response
-    turns: Messages
+    turns: Sequence[dict[str, Any]]
 
     @property
     def size(self) -> int:
         """How many characters it takes, and a little for itself."""
-        return 1000 + sum(len(turn.content) for turn in self.turns)
+        return 1000 + sum(len(str(turn)) for turn in self.turns)
 
 
 class Conversations:

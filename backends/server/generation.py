@@ -16,6 +16,7 @@ from backends.errors import UnsupportedError
 from backends.local.answers import Finish, GeneratedToken
 from backends.local.constraints import Constraint
 from backends.local.sampling import Sampling
+from backends.server.chat_options import Offer
 from backends.server.errors import ServiceError, invalid
 from backends.server.requests import GenerationRequest
 from backends.server.service import Service
@@ -93,6 +94,18 @@ def held_to(schema: Mapping[str, Any] | None, parts: Service, param: str) -> Con
         return None if schema is None else parts.inference.grammars.json(schema)
     except UnsupportedError as error:
         raise invalid(f"Invalid schema for '{param}': {error}", param) from error
+
+
+def held_to_calls(offer: Offer, parts: Service) -> Constraint | None:
+    """What holds calls to the functions that are offered. Raises ServiceError where it can't be done."""
+    grammars, several = parts.inference.grammars, offer.several_calls
+    try:
+        if offer.required:
+            return parts.tools.forced(grammars, offer.required, several=several)
+        return parts.tools.held(grammars, offer.offered, several=several)
+    except UnsupportedError as error:
+        param = "tool_choice" if offer.required else "tools"
+        raise invalid(f"Invalid '{param}': {error}", param) from error
 
 
 def check_length(parts: Service, length: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from openai.types.fine_tuning import FineTuningJob
 from pydantic import BaseModel
 
 from backends.server.errors import invalid
@@ -42,6 +43,14 @@ def generated(answer: BaseModel) -> dict[str, Any]:
     return answer.model_dump(mode="json", by_alias=True, warnings=False, exclude_unset=True)
 
 
+_NULL_UNTIL_KNOWN = (
+    *("error", "estimated_finish", "fine_tuned_model", "finished_at"),
+    *("trained_tokens", "validation_file"),
+)
+"""Of a job: what the wire has even where there is nothing to say."""
+
+
 def wire(answer: BaseModel) -> dict[str, Any]:
-    """An object as JSON has it."""
-    return answer.model_dump(mode="json", by_alias=True)
+    """An object as JSON has it: without what there is nothing to say of, but for a job's own nulls."""
+    said = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dict.fromkeys(_NULL_UNTIL_KNOWN) | said if isinstance(answer, FineTuningJob) else said

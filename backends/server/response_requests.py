@@ -1,12 +1,15 @@
 """The request for a response: what `client.responses.create` sends."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from backends.data import Message
+from backends.local.tools import Call, turn
 from backends.server.bodies import NotOffered, Refused, Request
+from backends.server.chat_options import Function, NamedFunction, NamedTool, Offer, Tool
 from backends.server.metadata import Metadata
 from backends.server.requests import GenerationRequest, StreamOptions
 
@@ -32,13 +35,73 @@ class Turn(Request):
     status: str | None = None
     phase: str | None = None
 
-    def message(self) -> Message:
-        """The turn as the backend has it; a developer's is the system's."""
-        text = self.content
-        return Message(
-            role="system" if self.role == "developer" else self.role,
-            content=text if isinstance(text, str) else "".join(part.text for part in text),
-        )
+    def turn(self) -> dict[str, Any]:
+        """The turn in the form of chat templates; a developer's is the system's."""
+        role = "system" if self.role == "developer" else self.role
+        return turn(role, _text_of(self.content))
+
+
+class CalledFunction(Request):
+    """A call of a function, as an answer has it."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+    caller: NotOffered = None
+    namespace: NotOffered = None
+
+    def turn(self) -> dict[str, Any]:
+        """The turn in the form of chat templates."""
+        return turn("assistant", "", [Call(self.name, self.arguments)])
+
+
+class FunctionOutput(Request):
+    """What a called function answers."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | Annotated[list[Part], Field(min_length=1)]
+    id: str | None = None
+    name: str | None = None
+    status: str | None = None
+    caller: NotOffered = None
+    namespace: NotOffered = None
+
+    def turn(self) -> dict[str, Any]:
+        """The turn in the form of chat templates."""
+        return turn("tool", _text_of(self.output), answers=self.call_id)
+
+
+def _text_of(content: str | Sequence[Part]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _kind(item: Any) -> str:  # noqa: ANN401 - whatever was sent
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    return "message" if kind is None else str(kind)
+
+
+Item = Annotated[
+    Annotated[Turn, Tag("message")]
+    | Annotated[CalledFunction, Tag("function_call")]
+    | Annotated[FunctionOutput, Tag("function_call_output")],
+    Discriminator(_kind),
+]
+
+
+class FunctionTool(Function):
+    """A function that the model may call; no other tools are offered."""
+
+    type: Literal["function"]
+
+
+class ChosenFunction(NamedFunction):
+    """The function that is to be called."""
+
+    type: Literal["function"]
 
 
 class Format(Request):
@@ -76,7 +139,7 @@ class ResponseRequest(Request):
     """POST /v1/responses"""
 
     model: str
-    input: str | Annotated[list[Turn], Field(min_length=1)]
+    input: str | Annotated[list[Item], Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -89,20 +152,21 @@ class ResponseRequest(Request):
     store: bool | None = None
     previous_response_id: str | None = None
 
+    parallel_tool_calls: bool | None = None
+
     background: NotOffered = None
     context_management: NotOffered = None
     conversation: NotOffered = None
     moderation: NotOffered = None
     prompt: NotOffered = None
     reasoning: Reasoning | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    tools: NotOffered = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenFunction | None = None
+    tools: list[FunctionTool] | None = None
     truncation: Literal["disabled"] | None = None
 
     # Of no effect on an answer.
     max_tool_calls: int | None = None
     metadata: Metadata | None = None
-    parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
@@ -110,12 +174,34 @@ class ResponseRequest(Request):
     service_tier: str | None = None
     user: str | None = None
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        self.offer.check_choice()
+        if self.offer.offered and self.schema_of_answers is not None:
+            raise Refused("text.format", "answers are calls of functions, or are held to a format")
+        return self
+
+    @cached_property
+    def offer(self) -> Offer:
+        """The functions, as chats have them."""
+        chosen = self.tool_choice
+        if isinstance(chosen, ChosenFunction):
+            named = NamedFunction(name=chosen.name)
+            chosen = NamedTool(type="function", function=named)
+        tools = [
+            Tool(type="function", function=Function(**tool.model_dump(exclude={"type"})))
+            for tool in self.tools or ()
+        ]
+        return Offer.model_construct(
+            tools=tools, tool_choice=chosen, parallel_tool_calls=self.parallel_tool_calls
+        )
+
     @property
-    def turns(self) -> Sequence[Message]:
-        """What it adds to the conversation."""
+    def turns(self) -> list[dict[str, Any]]:
+        """What it adds to the conversation, in the form of chat templates; calls belong to one turn."""
         if isinstance(self.input, str):
-            return [Message(role="user", content=self.input)]
-        return [turn.message() for turn in self.input]
+            return [turn("user", self.input)]
+        return merged([item.turn() for item in self.input])
 
     @property
     def schema_of_answers(self) -> dict[str, Any] | None:
@@ -129,3 +215,22 @@ class ResponseRequest(Request):
     def generation(self) -> GenerationRequest:
         """What it has in common with chats."""
         return GenerationRequest(model=self.model, temperature=self.temperature, top_p=self.top_p)
+
+
+def merged(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns, with calls that follow the assistant's text or other calls in one turn."""
+    made: list[dict[str, Any]] = []
+    for one in turns:
+        calls = one.get("tool_calls")
+        if calls and made and made[-1]["role"] == "assistant":
+            made[-1] = made[-1] | {"tool_calls": [*made[-1].get("tool_calls", []), *calls]}
+        else:
+            made.append(one)
+    return made
+
+
+def as_messages(turns: Sequence[dict[str, Any]]) -> tuple[Message, ...] | None:
+    """The turns as the backend has them; None where functions are among them."""
+    if any(one["role"] == "tool" or one.get("tool_calls") for one in turns):
+        return None
+    return tuple(Message(role=one["role"], content=one["content"]) for one in turns)

@@ -7,7 +7,7 @@ from openai.types import Batch, BatchRequestCounts
 
 from backends.server.bodies import NotOffered, Request
 from backends.server.identifiers import new_id, now
-from backends.server.lists import listed
+from backends.server.lists import listed, wire
 from backends.server.metadata import Metadata
 from backends.server.service import Parts
 
@@ -27,7 +27,7 @@ class BatchCreation(Request):
 
 
 @router.post("")
-async def create(asked: BatchCreation, parts: Parts) -> Batch:
+async def create(asked: BatchCreation, parts: Parts) -> dict[str, Any]:
     """Begins a batch."""
     created = now()
     batch = Batch(
@@ -39,7 +39,7 @@ async def create(asked: BatchCreation, parts: Parts) -> Batch:
         request_counts=BatchRequestCounts(completed=0, failed=0, total=0),
         **asked.model_dump(exclude={"output_expires_after"}),
     )
-    return parts.batches.add(batch)
+    return wire(parts.batches.add(batch))
 
 
 @router.get("")
@@ -53,12 +53,12 @@ def list_batches(
 
 
 @router.get("/{batch_id}")
-def retrieve(batch_id: str, parts: Parts) -> Batch:
+def retrieve(batch_id: str, parts: Parts) -> dict[str, Any]:
     """A batch as it stands."""
-    return parts.batches.get(batch_id)
+    return wire(parts.batches.get(batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel(batch_id: str, parts: Parts) -> Batch:
+async def cancel(batch_id: str, parts: Parts) -> dict[str, Any]:
     """Ends a batch with the answers it has."""
-    return parts.batches.cancel(batch_id)
+    return wire(parts.batches.cancel(batch_id))

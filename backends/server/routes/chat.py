@@ -30,6 +30,7 @@ from backends.server.generation import (
     Sample,
     generate,
     held_to,
+    held_to_calls,
     samples,
     sampling_of,
     usage,
@@ -92,13 +93,8 @@ def _prompt(request: ChatRequest, parts: Service) -> list[int]:
 
 
 def _constraint(request: ChatRequest, parts: Service) -> Constraint | None:
-    if request.required:
-        try:
-            return parts.tools.forced(
-                parts.inference.grammars, request.required, several=request.several_calls
-            )
-        except UnsupportedError as error:
-            raise invalid(f"Invalid 'tool_choice': {error}", "tool_choice") from error
+    if request.offered:
+        return held_to_calls(request, parts)
     schema = request.response_format.schema_of_answers if request.response_format else None
     return held_to(schema, parts, "response_format")
 

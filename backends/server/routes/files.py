@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
-from openai.types import FileDeleted, FileObject
+from openai.types import FileDeleted
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from backends.server.errors import invalid
 from backends.server.files import Purpose
-from backends.server.lists import listed
+from backends.server.lists import listed, wire
 from backends.server.service import Parts
 
 router = APIRouter(prefix="/v1/files")
@@ -20,7 +20,7 @@ _LIFETIME = range(3600, 2_592_001)  # an hour to 30 days
 
 
 @router.post("")
-async def create(request: Request, parts: Parts) -> FileObject:
+async def create(request: Request, parts: Parts) -> dict[str, Any]:
     """Keeps an uploaded file."""
     async with request.form(max_files=1, max_fields=10) as form:
         file = form.get("file")
@@ -28,9 +28,10 @@ async def create(request: Request, parts: Parts) -> FileObject:
             raise invalid("Missing required parameter: 'file'.", "file")
         purpose = _purpose(form)
         lifetime = _lifetime(form)
-        return await run_in_threadpool(
+        kept = await run_in_threadpool(
             parts.files.upload, file.filename or "", file.file, purpose, lifetime
         )
+    return wire(kept)
 
 
 @router.get("")
@@ -53,9 +54,9 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, parts: Parts) -> FileObject:
+def retrieve(file_id: str, parts: Parts) -> dict[str, Any]:
     """What is known of a file."""
-    return parts.files.get(file_id)
+    return wire(parts.files.get(file_id))
 
 
 @router.get("/{file_id}/content")

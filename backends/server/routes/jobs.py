@@ -10,7 +10,7 @@ from openai.types.fine_tuning.fine_tuning_job import Hyperparameters
 from backends.server.hyperparameters import with_hyperparameters
 from backends.server.identifiers import new_id, now
 from backends.server.job_requests import JobRequest
-from backends.server.lists import listed
+from backends.server.lists import listed, wire
 from backends.server.metadata import matches, wanted_metadata
 from backends.server.service import Parts
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
 
 @router.post("")
-def create(asked: JobRequest, parts: Parts) -> FineTuningJob:
+def create(asked: JobRequest, parts: Parts) -> dict[str, Any]:
     """Queues a job."""
     job = FineTuningJob(
         id=new_id("ftjob-"),
@@ -36,7 +36,7 @@ def create(asked: JobRequest, parts: Parts) -> FineTuningJob:
         validation_file=asked.validation_file,
     )
     job = with_hyperparameters(job, asked.training_method, asked.wanted.model_dump())
-    return parts.jobs.add(job, asked.suffix or "")
+    return wire(parts.jobs.add(job, asked.suffix or ""))
 
 
 @router.get("")
@@ -58,15 +58,15 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, parts: Parts) -> FineTuningJob:
+def retrieve(job_id: str, parts: Parts) -> dict[str, Any]:
     """A job as it stands."""
-    return parts.jobs.get(job_id)
+    return wire(parts.jobs.get(job_id))
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, parts: Parts) -> FineTuningJob:
+def cancel(job_id: str, parts: Parts) -> dict[str, Any]:
     """Stops a job for good."""
-    return parts.jobs.cancel(job_id)
+    return wire(parts.jobs.cancel(job_id))
 
 
 @router.get("/{job_id}/events")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter
-from openai.types import Model, ModelDeleted
+from openai.types import ModelDeleted
 
 from backends.server.lists import wire
 from backends.server.service import Parts
@@ -19,9 +19,9 @@ def list_models(parts: Parts) -> dict[str, Any]:
 
 
 @router.get("/{name:path}")
-def retrieve(name: str, parts: Parts) -> Model:
+def retrieve(name: str, parts: Parts) -> dict[str, Any]:
     """One of them."""
-    return parts.models.model(name)
+    return wire(parts.models.model(name))
 
 
 @router.delete("/{name:path}")

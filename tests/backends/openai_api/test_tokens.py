@@ -11,13 +11,20 @@ from backends.openai_api import tokens
 from backends.openai_api.connection import Connection
 from backends.openai_api.settings import OpenAISettings
 from backends.openai_api.tokens import choose_tokenizer, example_tokens, message_tokens
-from tests.server import RunningServer
+from tests.misbehaving import Fault, Misbehaving
+from tests.server import RunningServer, StartServer
 
 
 @pytest.fixture
 def connection(monkeypatch: pytest.MonkeyPatch, server: RunningServer) -> Connection:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     return Connection(OpenAISettings(base_url=server.url))
+
+
+@pytest.fixture
+def openais_own(monkeypatch: pytest.MonkeyPatch) -> Connection:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    return Connection(OpenAISettings())
 
 
 @pytest.fixture
@@ -44,20 +51,20 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_a_known_models_table_is_taken(
-    connection: Connection, tables: list[str], name: str, model: str, table: str
+    openais_own: Connection, tables: list[str], name: str, model: str, table: str
 ) -> None:
-    assert choose_tokenizer(connection, name, model)("ab") == (97, 98)
+    assert choose_tokenizer(openais_own, name, model)("ab") == (97, 98)
     assert tables == [table]
 
 
 def test_a_table_that_cannot_be_had_says_how_to_get_it(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    openais_own: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(_: str) -> tiktoken.Encoding:
         raise OSError
 
     monkeypatch.setattr(tiktoken, "get_encoding", offline)
-    encode = choose_tokenizer(connection, "auto", "gpt-4.1")
+    encode = choose_tokenizer(openais_own, "auto", "gpt-4.1")
     with pytest.raises(ModelError, match=r"o200k_base can't be downloaded.*TIKTOKEN_CACHE_DIR"):
         encode("a")
 
@@ -67,6 +74,22 @@ def test_else_the_server_is_asked(connection: Connection, server: RunningServer)
     tokenizer = server.parts.inference.tokenizer
     text = "Guinea-Bissau, π"
     assert list(encode(text)) == tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_a_server_is_asked_for_its_model_by_a_name_of_openais(
+    start_server: StartServer, tables: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    server = start_server(aliases={"gpt-4.1-2025-04-14": "self"})
+    connection = Connection(OpenAISettings(base_url=server.url))
+    encode = choose_tokenizer(connection, "auto", "gpt-4.1-2025-04-14")
+    tokenizer = server.parts.inference.tokenizer
+    assert list(encode("Guinea-Bissau")) == tokenizer.encode("Guinea-Bissau")
+    assert not tables
+    # One that can't say it has OpenAI's model, as far as can be told.
+    server.wrap(Misbehaving(Fault("POST", "/tokenize", status=404)))
+    assert choose_tokenizer(connection, "auto", "gpt-4.1-2025-04-14")("ab") == (97, 98)
+    assert tables == ["o200k_base"]
 
 
 def test_a_tokenizer_in_a_directory_is_taken(

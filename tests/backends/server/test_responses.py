@@ -6,7 +6,6 @@ import openai
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from backends.data import Message
 from backends.server.conversations import Conversation, Conversations
 from tests.server import RunningServer
 
@@ -148,7 +147,9 @@ def test_values_that_ask_for_nothing_change_nothing(server: RunningServer) -> No
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             None,
         ),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
         ({"background": True}, "background"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
         ({"truncation": "auto"}, "truncation"),
@@ -168,7 +169,7 @@ def test_the_oldest_conversations_are_forgotten(server: RunningServer) -> None:
     kept = Conversations(most_characters=10_000)
     responses = [respond(server, store=False) for _ in range(4)]
     for response in responses:
-        kept.keep(Conversation(response, (Message(role="user", content="x" * 2500),)))
+        kept.keep(Conversation(response, ({"role": "user", "content": "x" * 2500},)))
     assert [kept.get(response.id) is not None for response in responses] == [
         False,
         False,

@@ -1,7 +1,6 @@
 """Chats with functions to call, by a model whose chat template has a place for them."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,6 @@ import pytest
 
 from backends.local.settings import LocalSettings
 from tests.server import RunningServer, StartServer
-
-# In Hermes' way, as Qwen's has it, on the tests' own template.
-TEMPLATE = """\
-{%- if tools %}<|im_start|>system
-You may call functions:
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}Write a call as <tool_call>
-{"name": <name>, "arguments": <arguments>}
-</tool_call><|im_end|>
-{% endif %}
-{%- for message in messages %}<|im_start|>{{ message.role }}
-{{ message.content }}
-{%- for call in message.tool_calls or [] %}<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
 
 WEATHER: Any = {
     "type": "function",
@@ -55,14 +36,6 @@ TIME: Any = {
     },
 }
 ASK = [{"role": "user", "content": "Which weather?"}]
-
-
-@pytest.fixture(scope="module")
-def model_with_tools(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tools") / "caller"
-    shutil.copytree(tiny_model, directory)
-    (directory / "chat_template.jinja").write_text(TEMPLATE)
-    return directory
 
 
 @pytest.fixture
@@ -151,6 +124,30 @@ def test_a_free_answer_is_a_text_or_a_call(caller: RunningServer) -> None:
     assert none.choices[0].message.tool_calls is None
 
 
+def test_a_call_that_a_free_answer_begins_fits_its_schema(caller: RunningServer) -> None:
+    said = (
+        '<tool_call>\n{"name": "weather", "arguments": {"place": "Rome", "days": 7}}\n</tool_call>'
+    )
+    shown = caller.parts.tools.prompt(ASK, [WEATHER["function"]])
+    line = {"prompt": caller.parts.inference.tokenizer.decode(shown), "completion": said}
+    file = caller.upload((json.dumps(line) + "\n").encode() * 10)
+    job = caller.fine_tune(
+        model="caller", training_file=file.id, hyperparameters={"n_epochs": 50, "batch_size": 2}
+    )
+    asked: dict[str, Any] = {"model": job.fine_tuned_model, "temperature": 0}
+    (call,) = chat(caller, tools=[WEATHER], **asked).choices[0].message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert arguments["place"] in ("Oslo", "Lima")
+    assert arguments["days"] in (1, 2)
+    # A schema that can't be followed holds nothing, but for a function that asks for it.
+    loose = {"name": "f", "parameters": {"not": {"type": "null"}}, "strict": False}
+    tools, grammars = caller.parts.tools, caller.parts.inference.grammars
+    assert tools.held(grammars, [loose], several=True) is None
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(caller, tools=[{"type": "function", "function": loose | {"strict": True}}], **asked)
+    assert caught.value.param == "tools"
+
+
 def test_a_call_and_its_answer_are_shown_to_the_model(caller: RunningServer) -> None:
     call = chat(caller, tools=[TIME], tool_choice="required", parallel_tool_calls=False)
     message = call.choices[0].message
@@ -219,3 +216,47 @@ def test_a_template_without_a_place_for_functions_is_told_of(server: RunningServ
         chat(server, messages=[*ASK, turn])
     assert caught.value.param == "messages"
     assert chat(server, tools=[TIME], tool_choice="none").choices
+
+
+def test_a_response_calls_streams_its_call_and_is_continued(caller: RunningServer) -> None:
+    tool = {"type": "function", **WEATHER["function"]}
+    asked: Any = {
+        "model": caller.parts.models.base,
+        "input": "Which weather?",
+        "max_output_tokens": 80,
+        "temperature": 0,
+        "tools": [tool],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    create: Any = caller.client().responses.create
+    made: Any = create(**asked)
+    (call,) = made.output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments)["place"] in ("Oslo", "Lima")
+    assert made.status == "completed"
+    assert made.tools[0].name == "weather"
+    streamed: list[Any] = list(create(**asked, stream=True))
+    assert [event.sequence_number for event in streamed] == list(range(len(streamed)))
+    kinds = [event.type.removeprefix("response.") for event in streamed]
+    assert kinds == [
+        *("created", "in_progress", "output_item.added"),
+        *("function_call_arguments.delta", "function_call_arguments.done"),
+        *("output_item.done", "completed"),
+    ]
+    assert streamed[-1].response.output[0].arguments == call.arguments == streamed[4].arguments
+    # By its id, or with all turns sent again, it goes on from the call's answer.
+    answer = {"type": "function_call_output", "call_id": call.call_id, "output": "sun"}
+    free = asked | {"tool_choice": "auto", "max_output_tokens": 5}
+    by_id: Any = create(**free | {"input": [answer]}, previous_response_id=made.id)
+    sent = [
+        {"role": "user", "content": "Which weather?"},
+        call.model_dump(exclude_none=True),
+        answer,
+    ]
+    by_turns: Any = create(**free | {"input": sent})
+    assert by_id.usage.input_tokens == by_turns.usage.input_tokens > made.usage.input_tokens
+    assert by_id.output_text == by_turns.output_text
+    shown = create(**free, stream=True)
+    text = "".join(e.delta for e in shown if e.type == "response.output_text.delta")
+    assert text == create(**free).output_text != ""
