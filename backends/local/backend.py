@@ -96,12 +96,17 @@ class LocalBackend(Backend):
 
     @override
     def describe(self) -> dict[str, str]:
-        scoring = choose_dtype(self._settings.scoring.dtype, self._device)
+        scoring, generation = (
+            choose_dtype(settings.dtype, self._device)
+            for settings in (self._settings.scoring, self._settings.generation)
+        )
+        dtypes = {"training": self._training_dtype, "scoring": scoring}
+        if generation != scoring:
+            dtypes["generation"] = generation
         return {
             "model": self._settings.model,
             "device": describe_device(self._device),
-            "training dtype": str(self._training_dtype).removeprefix("torch."),
-            "scoring dtype": str(scoring).removeprefix("torch."),
+            **{f"{of} dtype": str(dtype).removeprefix("torch.") for of, dtype in dtypes.items()},
         }
 
     @override

@@ -44,6 +44,12 @@ class ScoringSettings(Strict):
     batch_tokens: Positive = 512
 
 
+class GenerationSettings(Strict):
+    """How texts are continued, their tokens' log-probabilities included."""
+
+    dtype: DtypeName = "float32"
+
+
 class LocalSettings(Strict):
     """The local backend."""
 
@@ -54,3 +60,4 @@ class LocalSettings(Strict):
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+    generation: GenerationSettings = GenerationSettings()
