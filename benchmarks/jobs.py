@@ -49,7 +49,7 @@ class ServiceJob:
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """Continue prompts greedily. `data` is JSONL of generation queries; `prompts` the same as rendered text."""
+    """Continue prompts greedily. `data` is JSONL of generation queries; `prompts` the same as text."""
 
     model: str
     data: str

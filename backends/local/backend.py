@@ -97,8 +97,8 @@ class LocalBackend(Backend):
     @override
     def describe(self) -> dict[str, str]:
         scoring, generation = (
-            choose_dtype(settings.dtype, self._device)
-            for settings in (self._settings.scoring, self._settings.generation)
+            choose_dtype(name, self._device)
+            for name in (self._settings.scoring.dtype, self._settings.generation_dtype)
         )
         dtypes = {"training": self._training_dtype, "scoring": scoring}
         if generation != scoring:

@@ -49,7 +49,7 @@ class OpenModel:
     @cached_property
     def decoder(self) -> Decoder:
         """Made when it is first asked for: what it may say is for those who ask for answers."""
-        loaded = self._in(self._settings.generation.dtype)
+        loaded = self._in(self._settings.generation_dtype)
         model = loaded.adapters.model
         # Whether prefixes are shared is one question; keys and values are kept while answering anyway.
         shares = self._settings.prefix_sharing != "off"

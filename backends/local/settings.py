@@ -45,9 +45,9 @@ class ScoringSettings(Strict):
 
 
 class GenerationSettings(Strict):
-    """How texts are continued, their tokens' log-probabilities included."""
+    """How texts are continued, their tokens' log-probabilities included; None is as scoring does."""
 
-    dtype: DtypeName = "float32"
+    dtype: DtypeName | None = None
 
 
 class LocalSettings(Strict):
@@ -61,3 +61,8 @@ class LocalSettings(Strict):
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
     generation: GenerationSettings = GenerationSettings()
+
+    @property
+    def generation_dtype(self) -> DtypeName:
+        """In which texts are continued."""
+        return self.generation.dtype or self.scoring.dtype

@@ -1,4 +1,4 @@
-"""llama.cpp's server answers many clients, from the GGUF file that our model was converted from; see ../jobs.py.
+"""llama.cpp's server answers many clients, from the GGUF file that our model comes from; see ../jobs.py.
 
 `JOB` asks it; `--serve JOB` is the server, a process of its own, which says its address and lives on.
 """
