@@ -229,23 +229,18 @@ def _generate_stories(directory: Path, *, dtype: str = "float32") -> GenerationJ
 
 
 def _generate_arc(directory: Path) -> GenerationJob:
-    """32 of the tiny preset's queries, a task in 8 views: long prompts that soon differ."""
+    """The tiny preset's test tasks, each in 8 views: long prompts that soon differ."""
     path = directory / "arc"
     if not path.exists():
         preset = str(Path(__file__).parents[1] / "presets" / "arc_tiny.yaml")
         words = ["generate_data", "--config", preset, "--run-dir", str(path)]
-        views = ("--set", "arc.prediction.augmentations=8")
-        command = [sys.executable, "-m", "kaarel_bet", *words, *views]
+        eight = ("--set", "arc.prediction.augmentations=8")
+        command = [sys.executable, "-m", "kaarel_bet", *words, *eight]
         subprocess.run(command, check=True, capture_output=True)
     run = RunDirectory(path)
-    queries = [
-        query
-        for evaluation in run.manifest().evaluations
-        if evaluation.kind == "generation"
-        for query in run.queries(evaluation)
-        if isinstance(query, GenerationQuery)
-    ]
-    return _generate(directory, "arc", queries[:32], "float32")
+    (views,) = (e for e in run.manifest().evaluations if e.name == "augmented.test")
+    queries = [query for query in run.queries(views) if isinstance(query, GenerationQuery)]
+    return _generate(directory, "arc", queries, "float32")
 
 
 COMPARISONS = (
