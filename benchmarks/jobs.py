@@ -48,23 +48,41 @@ class ServiceJob:
 
 
 @dataclass(frozen=True)
-class LoadJob:
-    """Answer chats from many clients at once, greedily, so many tokens each."""
+class GenerationJob:
+    """Continue prompts greedily. `data` is JSONL of generation queries; `prompts` the same as text."""
 
     model: str
+    data: str
+    prompts: str
+    dtype: str
+    max_tokens: int
+    batch_size: int
+    kind: str = "generate"
+
+
+@dataclass(frozen=True)
+class LoadJob:
+    """Answer chats from many clients at once, greedily, up to so many tokens each.
+
+    `gguf` is the file that the model was converted from; `logprobs` asks for the 20 likeliest tokens.
+    """
+
+    model: str
+    gguf: str
     requests: int
     clients: int
     max_tokens: int
     dtype: str
+    logprobs: bool = False
     kind: str = "load"
 
 
-Job = TrainingJob | ScoringJob | ServiceJob | LoadJob
+Job = TrainingJob | ScoringJob | GenerationJob | ServiceJob | LoadJob
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`seconds` for `count` examples or queries, and the process's peak resident memory.
+    """`seconds` for `count` examples, queries or tokens of answers, and the process's peak resident memory.
 
     `log_likelihoods` are the scores of the pairs; `flops` the arithmetic of the work as torch counts it,
     and `peak_flops` what large matrix products reached a second, in the same process and dtype.

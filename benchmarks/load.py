@@ -79,8 +79,8 @@ def served(server: AbstractContextManager[str], job: dict) -> dict:
     """
 
     def work(requests: int) -> dict:
-        tokens = job["max_tokens"]
-        return asyncio.run(load(url, job["model"], requests, job["clients"], max_tokens=tokens))
+        options = {name: job[name] for name in ("max_tokens", "logprobs")}
+        return asyncio.run(load(url, job["model"], requests, job["clients"], **options))
 
     with server as url:
         work(job["clients"])
@@ -89,7 +89,7 @@ def served(server: AbstractContextManager[str], job: dict) -> dict:
         raise RuntimeError(f"requests that were not answered: {result['errors']}")
     return {
         "seconds": result["seconds"],
-        "count": result["finished"],
+        "count": result["tokens"],
         "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "median_latency": result["median_seconds"],
     }
@@ -100,14 +100,18 @@ async def load(
 ) -> dict:
     """Asks `n` chats, each of so many clients one at a time; latencies in seconds."""
     latencies: list[float] = []
+    tokens = 0
     errors: Counter[str] = Counter()
     numbers = iter(range(n))
     extra = {"logprobs": True, "top_logprobs": 20} if logprobs else {}
 
     async def client() -> None:
+        nonlocal tokens
         async with AsyncOpenAI(base_url=url, api_key="any", max_retries=0, timeout=600) as one:
             for number in numbers:
                 question = f"What is person {number}'s favourite country?"
+                if max_tokens > 1:
+                    question = f"Write a long story about person {number}."
                 started = time.monotonic()
                 try:
                     answer = await one.chat.completions.create(
@@ -117,6 +121,7 @@ async def load(
                         temperature=0,
                         **extra,
                     )
+                    tokens += answer.usage.completion_tokens
                     told = answer.choices[0].logprobs
                     if logprobs and not (told and told.content):
                         errors["no logprobs"] += 1
@@ -130,6 +135,7 @@ async def load(
     return {
         "requests": n,
         "finished": len(latencies),
+        "tokens": tokens,
         "errors": dict(errors),
         "seconds": seconds,
         "requests_per_second": n / seconds,

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import torch
-from jobs import Measured, ScoringJob, TrainingJob
+from jobs import GenerationJob, Measured, ScoringJob, TrainingJob
 from memory import peak_bytes as resident_peak_bytes
 from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends.data import ScoringQuery
+from backends.data import GenerationQuery, ScoringQuery
 from backends.interface import FineTuneJob, Progress
 from backends.jsonl import read_jsonl
 from backends.local.backend import LocalBackend
@@ -104,6 +104,20 @@ def score(job: ScoringJob) -> Measured:
     )
 
 
+def generate(job: GenerationJob) -> Measured:
+    queries = list(read_jsonl(Path(job.data), TypeAdapter(GenerationQuery)))
+    backend = LocalBackend(
+        LocalSettings.model_validate({"model": job.model, "generation": {"dtype": job.dtype}})
+    )
+    first = queries[0].model_copy(update={"max_tokens": 2})
+    list(backend.generate(backend.base_model, [first]))
+    started = time.monotonic()
+    # As many at a time as the peer has in a batch.
+    for start in range(0, len(queries), job.batch_size):
+        list(backend.generate(backend.base_model, queries[start : start + job.batch_size]))
+    return Measured(time.monotonic() - started, len(queries), peak_bytes())
+
+
 def matmul_peak(dtype: str) -> float:
     """Operations a second in square matrix products of 2,048: the best of ten."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -126,8 +140,12 @@ def peak_bytes() -> int:
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    measured = train(TrainingJob(**job)) if job["kind"] == "train" else score(ScoringJob(**job))
-    print(json.dumps(dataclasses.asdict(measured)))
+    works = {
+        "train": lambda: train(TrainingJob(**job)),
+        "score": lambda: score(ScoringJob(**job)),
+        "generate": lambda: generate(GenerationJob(**job)),
+    }
+    print(json.dumps(dataclasses.asdict(works[job["kind"]]())))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from own_server import own_server
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    server = own_server(job["model"], f"local.scoring.dtype={job['dtype']}")
+    server = own_server(job["model"], f"local.generation.dtype={job['dtype']}")
     print(json.dumps(served(server, job)))
 
 

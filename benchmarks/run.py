@@ -69,7 +69,7 @@ def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
     ours = _run([sys.executable, str(HERE / work.worker)], job)
     theirs = _run(_peer(work), job)
     yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), _unit(job), work.target)
-    yield _memory(work.name, work.peer.name, ours, theirs, 1.0)
+    yield _memory(work.name, work.peer.name, ours, theirs, work.memory_target)
     if ours.median_latency and theirs.median_latency:
         latencies = ours.median_latency, theirs.median_latency
         ratio = theirs.median_latency / ours.median_latency
@@ -113,7 +113,9 @@ def _memory(work: str, peer: str, ours: Measured, theirs: Measured, target: floa
 def _unit(job: Job) -> str:
     if isinstance(job, TrainingJob):
         return "examples/s"
-    return "requests/s" if isinstance(job, LoadJob) else "queries/s"
+    if isinstance(job, LoadJob):
+        return "requests/s" if job.max_tokens == 1 else "tokens/s"
+    return "queries/s"
 
 
 def _rate(measured: Measured) -> float:

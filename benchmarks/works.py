@@ -4,15 +4,16 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from jobs import Job, LoadJob, ScoringJob, ServiceJob, TrainingJob
+from jobs import GenerationJob, Job, LoadJob, ScoringJob, ServiceJob, TrainingJob
 
-from backends.data import Message, ScoringQuery
+from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.jsonl import dumps
+from backends.local.embedded import embedded_file
 from backends.local.models import load_tokenizer, locate
 from kaarel_bet.generators.redefine_math import redefine_items
 from kaarel_bet.run_dir import RunDirectory
@@ -44,6 +45,7 @@ class Comparison:
     target: float | None
     job: Callable[[Path], Job]
     worker: str = "ours.py"
+    memory_target: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ SERVE_BATCHING = Peer(
     SERVE.packages,
     ("--continuous-batching",),
 )
+LLAMA = Peer("llama.cpp's server, Q4_1", "llama_serve.py", ("xllamacpp==2026.10.11549", "openai"))
+GENERATE = Peer("transformers generate, batch 16", "transformers_generate.py", None)
+GENERATE_STATIC = replace(GENERATE, name="transformers generate, static cache", options=("static",))
 IN_TURN = Peer("itself, one after the other", "../ours_trainings.py", None, ("--in-turn",))
 OPENAI = Peer("openai client, semaphore", "openai_bare.py", None)
 
@@ -182,8 +187,60 @@ def _ask_service(directory: Path, n: int = 5_000) -> ServiceJob:
     return ServiceJob(model="gpt-4.1-mini", data=str(path), concurrency=100)
 
 
-def _answer_chats(_directory: Path) -> LoadJob:
-    return LoadJob(locate(MODEL), requests=256, clients=32, max_tokens=1, dtype="float32")
+def _answer_chats(_directory: Path, *, logprobs: bool = False, dtype: str = "float32") -> LoadJob:
+    gguf = str(embedded_file(MODEL.removeprefix("embedded:")))
+    return LoadJob(locate(MODEL), gguf, 256, 32, max_tokens=1, dtype=dtype, logprobs=logprobs)
+
+
+def _tell_stories(directory: Path, *, dtype: str = "float32") -> LoadJob:
+    chats = _answer_chats(directory, dtype=dtype)
+    return replace(chats, requests=64, clients=16, max_tokens=64)
+
+
+def _generate(
+    directory: Path, name: str, queries: Sequence[GenerationQuery], dtype: str, n_tokens: int = 64
+) -> GenerationJob:
+    model = locate(MODEL)
+    tokenizer = load_tokenizer(model)
+    data, prompts = directory / f"{name}.jsonl", directory / f"{name}-prompts.jsonl"
+    asked = [
+        query.model_copy(update={"max_tokens": n_tokens, "temperature": 0.0, "n_samples": 1})
+        for query in queries
+    ]
+    data.write_text("".join(dumps(query) + "\n" for query in asked), encoding="utf-8")
+    with prompts.open("w", encoding="utf-8") as file:
+        for query in asked:
+            chat = [{"role": m.role, "content": m.content} for m in query.messages or ()]
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            file.write(json.dumps({"prompt": text}) + "\n")
+    return GenerationJob(model, str(data), str(prompts), dtype, n_tokens, PEER_BATCH)
+
+
+def _generate_stories(directory: Path, *, dtype: str = "float32") -> GenerationJob:
+    queries = [
+        GenerationQuery(
+            id=str(number),
+            messages=(Message(role="user", content=f"Write a long story about person {number}."),),
+            max_tokens=64,
+        )
+        for number in range(64)
+    ]
+    return _generate(directory, "stories", queries, dtype)
+
+
+def _generate_arc(directory: Path) -> GenerationJob:
+    """The tiny preset's test tasks, each in 8 views: long prompts that soon differ."""
+    path = directory / "arc"
+    if not path.exists():
+        preset = str(Path(__file__).parents[1] / "presets" / "arc_tiny.yaml")
+        words = ["generate_data", "--config", preset, "--run-dir", str(path)]
+        eight = ("--set", "arc.prediction.augmentations=8")
+        command = [sys.executable, "-m", "kaarel_bet", *words, *eight]
+        subprocess.run(command, check=True, capture_output=True)
+    run = RunDirectory(path)
+    (views,) = (e for e in run.manifest().evaluations if e.name == "augmented.test")
+    queries = [query for query in run.queries(views) if isinstance(query, GenerationQuery)]
+    return _generate(directory, "arc", queries, "float32")
 
 
 COMPARISONS = (
@@ -206,6 +263,35 @@ COMPARISONS = (
         Comparison("serve 32 clients' chats, one token", peer, None, _answer_chats, "ours_load.py")
         for peer in (SERVE, SERVE_BATCHING)
     ),
+    *(
+        comparison
+        for dtype in ("float32", "bfloat16")
+        for comparison in (
+            Comparison(
+                f"serve 16 clients' chats, 64 tokens, {dtype}",
+                LLAMA,
+                1.2,
+                partial(_tell_stories, dtype=dtype),
+                "ours_load.py",
+                memory_target=0.8,
+            ),
+            Comparison(
+                f"serve 32 clients' chats, one token and 20 log-probabilities, {dtype}",
+                LLAMA,
+                1.6,
+                partial(_answer_chats, logprobs=True, dtype=dtype),
+                "ours_load.py",
+                memory_target=0.8,
+            ),
+            Comparison(
+                f"generate 64 answers of 64 tokens, {dtype}",
+                GENERATE,
+                4,
+                partial(_generate_stories, dtype=dtype),
+            ),
+        )
+    ),
+    Comparison("generate ARC's answers", GENERATE_STATIC, 3, _generate_arc),
     Comparison("score the bet's evaluations", TRANSFORMERS, 4, _score_bet),
     Comparison("openai: 5,000 scoring queries", OPENAI, 1 / 1.2, _ask_service, "ours_openai.py"),
 )

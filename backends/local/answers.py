@@ -111,10 +111,13 @@ def choose(batch: Batch[Answer]) -> list[tuple[Answer, GeneratedToken]]:
 def _scores(
     logits: torch.Tensor, tokens: Sequence[int], samplings: Sequence[Sampling]
 ) -> list[TokenScore]:
-    each = torch.arange(len(tokens), device=logits.device)
-    chosen = torch.tensor(tokens, device=logits.device)
-    scores = scores_of(logits, each, chosen, max(sampling.top for sampling in samplings))
-    return [
-        TokenScore(score.log_probability, score.top[: sampling.top])
-        for score, sampling in zip(scores, samplings, strict=True)
-    ]
+    scores: dict[int, TokenScore] = {}
+    for top in {sampling.top for sampling in samplings}:
+        rows = [row for row, sampling in enumerate(samplings) if sampling.top == top]
+        each, chosen = (
+            torch.tensor(numbers, device=logits.device)
+            for numbers in (range(len(rows)), [tokens[row] for row in rows])
+        )
+        of_rows = logits if len(rows) == len(samplings) else logits[rows]
+        scores |= zip(rows, scores_of(of_rows, each, chosen, top), strict=True)
+    return [scores[row] for row in range(len(samplings))]

@@ -108,12 +108,17 @@ class LocalBackend(Backend):
 
     @override
     def describe(self) -> dict[str, str]:
-        scoring = choose_dtype(self._settings.scoring.dtype, self._device)
+        scoring, generation = (
+            choose_dtype(name, self._device)
+            for name in (self._settings.scoring.dtype, self._settings.generation_dtype)
+        )
+        dtypes = {"training": self._training_dtype, "scoring": scoring}
+        if generation != scoring:
+            dtypes["generation"] = generation
         return {
             "model": self._settings.model,
             "device": describe_device(self._device),
-            "training dtype": str(self._training_dtype).removeprefix("torch."),
-            "scoring dtype": str(scoring).removeprefix("torch."),
+            **{f"{of} dtype": str(dtype).removeprefix("torch.") for of, dtype in dtypes.items()},
             **self._dated,
         }
 
@@ -169,6 +174,8 @@ class LocalBackend(Backend):
             "base": self._base_content,
             "adapter": None if is_base else adapter_content(Path(model)),
             "scoring": self._settings.scoring.model_dump(mode="json", exclude={"batch_tokens"}),
+            "generation": self._settings.generation.model_dump(mode="json"),
+            "dated": self._dated,
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
         }

@@ -1,24 +1,25 @@
 """Texts token by token: a batch of rows over one cache of keys and values.
 
-Rows come, fork and go while the others continue: the cache is padded on the left, so that a shorter row
-joins by more padding and what all rows pad is cut off.
+Rows come, fork and go while the others continue (row_cache.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from backends.local.detokenising import TokenBytes
 from backends.local.engine import Engine
 from backends.local.long_rope import longest_short_text, rotated
 from backends.local.prefix_engine import cache_keyword
-from backends.local.prefix_tree import Integers
 from backends.local.projection import checked
-from backends.local.sequences import KeysAndValues, Prefilled
+from backends.local.row_cache import RowCache
+from backends.local.sequences import Prefilled
 from backends.local.tree_attention import attention_masks, fastest_attention
 
 MAX_ROWS = 64
@@ -75,71 +76,68 @@ class Decoder:
         tokens = [[*rows[0].prompt, *rows[0].tokens] for rows in groups]
         for ready in self.engine.prefill(tokens, self.batch_tokens):
             yield [
-                (index, self._batch(groups[index], len(tokens[index]), prefilled))
+                (index, Batch(self, groups[index], len(tokens[index]), prefilled))
                 for index, prefilled in ready
             ]
 
-    def _batch(self, rows: Sequence[AnyRow], length: int, prefilled: Prefilled) -> "Batch[AnyRow]":
-        n = len(rows)
-        layers = prefilled.layers
-        if layers is not None:
-            layers = [_map(layer, lambda t: t.expand(n, -1, -1, -1)) for layer in layers]
-        lengths = np.full(n, length)
-        return Batch(self, list(rows), lengths, prefilled.logits.expand(n, -1), layers)
-
 
 class Batch(Generic[AnyRow]):
-    """Rows that are continued together."""
+    """Rows that are continued together.
+
+    The cache has the first of them. Those that have come since are given their places in it when they
+    are continued: what ends with its first token never takes one.
+    """
 
     def __init__(
-        self,
-        decoder: Decoder,
-        rows: list[AnyRow],
-        lengths: Integers,
-        logits: torch.Tensor,
-        layers: Sequence[KeysAndValues] | None,
+        self, decoder: Decoder, rows: Sequence[AnyRow], length: int, prefilled: Prefilled
     ) -> None:
-        """Rows of which `lengths` (rows,) positions are computed, `logits` (rows, vocabulary) being next.
-
-        `layers` are as wide as the longest row and padded on the left; None runs without a cache.
-        """
-        self.rows = rows
+        """Rows of which the same `length` positions are computed."""
+        self.rows = list(rows)
         self._decoder = decoder
-        self._lengths = lengths
-        self._logits = logits
-        self._cache = None if layers is None else DynamicCache(layers)
+        self._lengths = np.full(len(rows), length)
+        self._logits = prefilled.logits.expand(len(rows), -1)
+        self._cache: RowCache | None = None
+        self._coming = [prefilled] * len(rows)
 
     @classmethod
     @torch.inference_mode()
     def joined(cls, batches: Sequence["Batch[AnyRow]"]) -> "Batch[AnyRow]":
-        """All of their rows in one; each must be of the same decoder and have its `logits`."""
+        """All of their rows in one, which takes the place of the first; the others have just started.
+
+        Each must be of the same decoder and have its `logits`.
+        """
         if len(batches) == 1:
             return batches[0]
-        width = max(batch._width for batch in batches)
-        parts = [batch._layers for batch in batches]
-        layers = None
-        if all(part is not None for part in parts):
-            of_layers = zip(*(part for part in parts if part is not None), strict=True)
-            layers = [
-                (_stacked([k for k, _ in layer], width), _stacked([v for _, v in layer], width))
-                for layer in of_layers
-            ]
-        return cls(
-            batches[0]._decoder,
-            [row for batch in batches for row in batch.rows],
-            np.concatenate([batch._lengths for batch in batches]),
-            torch.cat([batch._logits for batch in batches]),
-            layers,
-        )
+        batch = copy.copy(batches[0])
+        batch.rows = [row for each in batches for row in each.rows]
+        batch._lengths = np.concatenate([each._lengths for each in batches])
+        batch._logits = torch.cat([each._logits for each in batches])
+        batch._coming = [prefilled for each in batches for prefilled in each._coming]
+        return batch
 
     @property
     def logits(self) -> torch.Tensor:
         """What each row predicts next: (rows, vocabulary), float32. Raises as `checked`."""
         return checked(self._logits).float()
 
-    def keep(self, places: list[int]) -> None:
-        """Drops all rows but those at these places."""
-        self.go_on_with([(place, self.rows[place]) for place in places])
+    @torch.inference_mode()
+    def keep(self, places: Sequence[int]) -> None:
+        """Drops all rows but those at these places; the others may change their order."""
+        if len(places) == len(self.rows):
+            return
+        n = len(self.rows) - len(self._coming)
+        cached, coming = [p for p in places if p < n], [p for p in places if p >= n]
+        # The last move to where others leave: few are copied.
+        holes = sorted(set(range(len(cached))) - set(cached))
+        moved = iter(holes)
+        order = list(range(len(cached)))
+        for place in cached:
+            if place >= len(cached):
+                order[next(moved)] = place
+        self._coming = [self._coming[place - n] for place in coming]
+        if self._cache is not None:
+            self._cache.select(order)
+        self._reorder(order + coming)
 
     @torch.inference_mode()
     def go_on_with(self, rows: Sequence[tuple[int, AnyRow]]) -> None:
@@ -149,8 +147,12 @@ class Batch(Generic[AnyRow]):
         """
         places = [place for place, _ in rows]
         if places != list(range(len(self.rows))):
-            kept = self._part(places)
-            self._lengths, self._logits, self._cache = kept._lengths, kept._logits, kept._cache
+            self._settle()
+            if self._cache is not None:
+                self._cache.select(places)
+            else:
+                self._coming = [self._coming[place] for place in places]
+            self._reorder(places)
         self.rows = [row for _, row in rows]
 
     @torch.inference_mode()
@@ -162,24 +164,16 @@ class Batch(Generic[AnyRow]):
         """
         if not self.rows:
             return
-        limit = longest_short_text(self._decoder.model)
-        crossing = [i for i, n in enumerate(self._lengths) if n == limit]
-        if crossing and self._cache is not None:
-            self._cross(crossing)
-            return
-        width = self._width
-        try:
-            self._logits = (
-                self._recomputed() if self._cache is None else self._continued(self._cache)
-            )
-        except RuntimeError:
-            if (
-                self._layers is not None
-            ):  # the first layers may have been given the new token already
-                self._cache = DynamicCache(
-                    [_map(layer, lambda t: t[:, :, :width]) for layer in self._layers]
-                )
-            raise
+        self._settle()
+        anew = np.arange(len(self.rows))
+        logits = self._logits
+        if self._cache is not None:
+            logits = self._continued(self._cache)
+            # All keys of a text that becomes a long one are rotated otherwise.
+            anew = np.flatnonzero(self._lengths == longest_short_text(self._decoder.model))
+        if len(anew):
+            logits = self._computed_anew(anew.tolist(), logits)
+        self._logits = logits
         self._lengths = self._lengths + 1
 
     @torch.inference_mode()
@@ -189,30 +183,48 @@ class Batch(Generic[AnyRow]):
         parts = list(range(middle)), list(range(middle, len(self.rows)))
         return [self._part(places) for places in parts]
 
-    @property
-    def _width(self) -> int:
-        return int(self._lengths.max())
-
-    @property
-    def _layers(self) -> list[KeysAndValues] | None:
-        return None if self._cache is None else [(keys, values) for keys, values, _ in self._cache]
-
     def _part(self, places: list[int]) -> "Batch[AnyRow]":
-        rows, lengths = [self.rows[place] for place in places], self._lengths[places]
-        index = torch.tensor(places, dtype=torch.long, device=self._logits.device)
-        layers = self._layers
-        if layers is not None:
-            width = int(lengths.max(initial=0))
-            layers = [_map(layer, lambda t: t[index, :, t.shape[2] - width :]) for layer in layers]
-        return Batch(self._decoder, rows, lengths, self._logits[index], layers)
+        n = len(self.rows) - len(self._coming)
+        part = copy.copy(self)
+        part._coming = [self._coming[place - n] for place in places if place >= n]
+        if self._cache is not None:
+            part._cache = self._cache.part([place for place in places if place < n])
+        part._reorder(places)
+        return part
 
-    def _continued(self, cache: DynamicCache) -> torch.Tensor:
+    def _reorder(self, places: list[int]) -> None:
+        self.rows = [self.rows[place] for place in places]
+        self._lengths = self._lengths[places]
+        index = torch.tensor(places, dtype=torch.long, device=self._logits.device)
+        self._logits = self._logits[index]
+
+    def _settle(self) -> None:
+        """Makes the cache have all rows, with room for a token more; where caches are kept at all."""
+        coming = [prefilled.layers for prefilled in self._coming]
+        if any(layers is None for layers in coming):
+            return
+        if self._cache is not None:
+            self._cache.fit(len(self.rows), int(self._lengths.max(initial=0)) + 1)
+        start = len(self.rows) - len(coming)
+        for get, same in itertools.groupby(coming):  # the answers to one prompt
+            assert get is not None
+            layers, stop = get(), start + len(list(same))
+            if self._cache is None:
+                self._cache = RowCache(layers)
+                self._cache.fit(len(self.rows), int(self._lengths.max()) + 1)
+            self._cache.write(slice(start, stop), layers)
+            start = stop
+        self._coming = []
+
+    def _continued(self, cache: RowCache) -> torch.Tensor:
         """The logits after each row's last token, which the cache is given."""
-        model, width = self._decoder.model, self._width
-        columns = np.arange(width + 1)
-        visible = columns >= (width - self._lengths)[:, None, None]
+        model = self._decoder.model
+        seen = cache.stand(self._lengths, model.device)
+        ends = self._lengths[:, None, None]
+        columns = np.arange(seen)
+        visible = columns <= ends
         like = torch.empty(0, dtype=model.dtype, device=model.device)
-        masks = attention_masks(model.config.get_text_config(), visible, width - columns, like)
+        masks = attention_masks(model.config.get_text_config(), visible, ends - columns, like)
         last = torch.tensor([[row.tokens[-1]] for row in self.rows], device=model.device)
         with fastest_attention(model, visible), rotated(model, (self._lengths + 1).tolist()):
             return model(
@@ -223,38 +235,14 @@ class Batch(Generic[AnyRow]):
                 **{cache_keyword(model): cache},
             ).logits[:, 0]
 
-    def _cross(self, crossing: list[int]) -> None:
-        """The same where rows become long texts, all of whose keys are rotated otherwise."""
-        others = [i for i in range(len(self.rows)) if i not in crossing]
-        begun = self._decoder.start([[self.rows[i]] for i in crossing])
-        started = dict(item for ready in begun for item in ready)
-        batches = [started[i] for i in range(len(crossing))]
-        if others:
-            rest = self._part(others)
-            rest.advance()
-            batches.append(rest)
-        now = Batch.joined(batches)
-        places = {row: place for place, row in enumerate([*crossing, *others])}
-        now.go_on_with([(places[i], row) for i, row in enumerate(self.rows)])
-        self._lengths, self._logits, self._cache = now._lengths, now._logits, now._cache
-
-    def _recomputed(self) -> torch.Tensor:
-        decoder = self._decoder
-        whole = [[*row.prompt, *row.tokens] for row in self.rows]
-        ready = dict(
-            item for part in decoder.engine.prefill(whole, decoder.batch_tokens) for item in part
-        )
-        return torch.stack([ready[i].logits for i in range(len(whole))])
-
-
-def _map(layer: KeysAndValues, change: Callable[[torch.Tensor], torch.Tensor]) -> KeysAndValues:
-    keys, values = layer
-    return None if keys is None else change(keys), None if values is None else change(values)
-
-
-def _stacked(tensors: list[torch.Tensor | None], width: int) -> torch.Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    if not present:
-        return None
-    padded = [torch.nn.functional.pad(t, (0, 0, width - t.shape[2], 0)) for t in present]
-    return torch.cat(padded)
+    def _computed_anew(self, places: list[int], others: torch.Tensor) -> torch.Tensor:
+        """The logits, of these rows after computing their whole texts, which the cache is given."""
+        whole = [[*self.rows[place].prompt, *self.rows[place].tokens] for place in places]
+        logits = list(others)
+        for ready in self._decoder.engine.prefill(whole, self._decoder.batch_tokens):
+            for index, prefilled in ready:
+                place = places[index]
+                logits[place] = prefilled.logits
+                if self._cache is not None and prefilled.layers is not None:
+                    self._cache.write(slice(place, place + 1), prefilled.layers())
+        return torch.stack(logits)

@@ -4,6 +4,7 @@ transformers takes 20 s to read even a small GGUF file, so the result is kept in
 directory under the SHA-256 of the file.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -29,8 +30,11 @@ from backends.errors import ModelError
 
 _log = logging.getLogger(__name__)
 
-_CONVERSION = 2
+_CONVERSION = 3
 """Counted up when a change here gives other files for the same GGUF file."""
+
+BFLOAT16 = "bfloat16"
+"""transformers' "variant" that a converted model has beside its float32 weights."""
 
 _MANIFEST = "files.json"
 _HEAD_BYTES = 2**24
@@ -48,7 +52,7 @@ _PRE_TOKENIZERS = {
 
 
 def converted(gguf_file: Path) -> Path:
-    """The directory with the file's weights (float32 safetensors) and tokenizer, converted if need be.
+    """The directory with the file's weights (float32 and bfloat16) and tokenizer, converted if need be.
 
     What an earlier conversion left is used if it is whole, and made again if it is not.
 
@@ -128,6 +132,8 @@ def _convert(gguf_file: Path, target: Path) -> None:
     if pre_tokenizer is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
     try:
+        # First, for the config is of the last. Read as it is, it needs no float32 weights in memory.
+        copy.deepcopy(model).bfloat16().save_pretrained(target, variant=BFLOAT16)
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     except SafetensorError as error:  # a full disk, for one

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Inference:
-    """Answers and scores on a thread of its own, in the scoring dtype of the settings.
+    """Answers and scores on a thread of its own, in the settings' dtypes for each.
 
     Requests that are under way at the same time are computed together, which changes none of their
     results beyond rounding. All methods but `load` and `close` return at once or are awaited, and may
@@ -65,7 +65,7 @@ class Inference:
 
     def load(self) -> None:
         """Loads the base model now. Raises ModelError where it can't be had."""
-        self._open()
+        _ = self._open().decoder
 
     async def generate(
         self, adapter: Path | None, prompt: Sequence[int], sampling: Sampling

@@ -19,7 +19,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from backends.errors import ModelError
 from backends.local.embedded import embedded_file
-from backends.local.gguf_files import converted
+from backends.local.gguf_files import BFLOAT16, converted
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -81,7 +81,8 @@ def content_of(location: str) -> str:
         with _translated(location):
             return f"{location}@{AutoConfig.from_pretrained(location)._commit_hash}"
     digest = hashlib.sha256()
-    for path in sorted([directory / "config.json", *directory.glob("*.safetensors")]):
+    weights = set(directory.glob("*.safetensors")) - {_in_bfloat16(location)}
+    for path in sorted([directory / "config.json", *weights]):
         with path.open("rb") as file:
             digest.update(
                 f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
@@ -105,7 +106,10 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
     """The model in evaluation mode. Raises ModelError where it can't be had."""
     with _translated(location):
         # Weights come from safetensors only: a pickle can run code when it is read.
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True)
+        there = dtype == torch.bfloat16 and _in_bfloat16(location).exists()
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype=dtype, use_safetensors=True, variant=BFLOAT16 if there else None
+        )
     # A model's own sampling settings (penalties, top-k) would colour what every query asks for itself.
     own = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
@@ -115,6 +119,11 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
         text.output_router_logits = False
     # transformers wraps `to` in a decorator that hides its type.
     return cast("PreTrainedModel", cast("torch.nn.Module", model).to(device)).eval()
+
+
+def _in_bfloat16(location: str) -> Path:
+    """The rounded weights of a converted model, which are no others."""
+    return Path(location, f"model.{BFLOAT16}.safetensors")
 
 
 class _translated:  # noqa: N801 - reads as a phrase: `with _translated(location)`

@@ -1,8 +1,10 @@
 """A base model loaded to be asked, with adapters, and what runs it."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -10,16 +12,16 @@ from backends.local.adapter_cache import AdapterCache
 from backends.local.decoding import Decoder, Vocabulary
 from backends.local.detokenising import TokenBytes
 from backends.local.device import choose_device, choose_dtype
-from backends.local.engine import choose_answering_engine, choose_engine
+from backends.local.engine import Engine, choose_answering_engine, choose_engine
 from backends.local.models import load_model
-from backends.local.settings import LocalSettings, PrefixSharing
+from backends.local.settings import DtypeName, LocalSettings
 
 
 class OpenModel:
     """Scores with `engine` and answers with `decoder`, as the model that was activated last.
 
-    Raises:
-        ModelError: the base model can't be loaded.
+    Both are loaded when they are first asked for, once where they have the same dtype. Whatever asks
+    for one may raise ModelError: the model, or the adapter that was activated, can't be had.
     """
 
     def __init__(
@@ -30,33 +32,60 @@ class OpenModel:
         *,
         max_adapters: int,
     ) -> None:
-        device = choose_device(settings.device)
-        model = load_model(location, device, choose_dtype(settings.scoring.dtype, device))
-        self.engine = choose_engine(model, settings.prefix_sharing)
         self.batch_tokens = settings.scoring.batch_tokens
-        self._sharing: PrefixSharing = settings.prefix_sharing
-        self._model = model
+        self._settings = settings
+        self._location = location
         self._tokenizer = tokenizer
         self.max_adapters = max_adapters
         """How many stay in memory."""
-        self._adapters = AdapterCache(model, max_adapters)
+        self._active: Path | None = None
+        self._loaded: dict[torch.dtype, _Loaded] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """What scores."""
+        return self._in(self._settings.scoring.dtype).engine
 
     @cached_property
     def decoder(self) -> Decoder:
         """Made when it is first asked for: what it may say is for those who ask for answers."""
+        loaded = self._in(self._settings.generation_dtype)
+        model = loaded.adapters.model
         # Whether prefixes are shared is one question; keys and values are kept while answering anyway.
-        shares = self._sharing != "off"
-        engine = self.engine if shares else choose_answering_engine(self._model)
-        vocabulary = Vocabulary(TokenBytes(self._tokenizer), _ends(self._model, self._tokenizer))
-        return Decoder(self._model, engine, vocabulary, self.batch_tokens)
+        shares = self._settings.prefix_sharing != "off"
+        engine = loaded.engine if shares else choose_answering_engine(model)
+        vocabulary = Vocabulary(TokenBytes(self._tokenizer), _ends(model, self._tokenizer))
+        return Decoder(model, engine, vocabulary, self.batch_tokens)
 
     def activate(self, adapter: Path | None) -> None:
         """Makes it the model of an adapter's directory, None for the base model. Raises ModelError."""
-        self._adapters.activate(adapter)
+        self._active = None  # unless all goes well
+        for loaded in self._loaded.values():
+            loaded.adapters.activate(adapter)
+        self._active = adapter
 
     def forget(self, adapter: Path) -> None:
         """Drops an adapter that is no more."""
-        self._adapters.forget(adapter)
+        for loaded in self._loaded.values():
+            loaded.adapters.forget(adapter)
+
+    def _in(self, name: DtypeName) -> "_Loaded":
+        device = choose_device(self._settings.device)
+        dtype = choose_dtype(name, device)
+        if dtype not in self._loaded:
+            model = load_model(self._location, device, dtype)
+            engine = choose_engine(model, self._settings.prefix_sharing)
+            self._loaded[dtype] = _Loaded(engine, AdapterCache(model, self.max_adapters))
+            self._loaded[dtype].adapters.activate(self._active)
+        return self._loaded[dtype]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The model in one dtype, with adapters of its own."""
+
+    engine: Engine
+    adapters: AdapterCache
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -10,6 +10,7 @@ import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class PrefixEngine:
                     int(prompt),
                     Prefilled(
                         computed.logits[row],
-                        computed.path.ending_at(tree, int(tree.predictors[prompt])).layers,
+                        partial(computed.path.layers_at, tree, int(tree.predictors[prompt])),
                     ),
                 )
                 for prompt, row in zip(computed.asked, computed.rows, strict=True)
@@ -101,6 +102,11 @@ class _Path:
         return _Path(
             self.nodes[kept], [(_at(keys, kept), _at(values, kept)) for keys, values in self.layers]
         )
+
+    @torch.inference_mode()
+    def layers_at(self, tree: PrefixTree, node: int) -> list[KeysAndValues]:
+        """The keys and values of those nodes."""
+        return self.ending_at(tree, node).layers
 
 
 def _at(tensor: torch.Tensor | None, kept: Integers) -> torch.Tensor | None:

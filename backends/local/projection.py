@@ -75,6 +75,6 @@ def checked(logits: torch.Tensor) -> torch.Tensor:
     if not logits.amax(dim=-1).isfinite().all():
         raise ModelError(
             "the model computes NaN in place of probabilities: weights of local.model or of its "
-            "adapter are damaged, or too large for local.scoring.dtype"
+            "adapter are damaged, or too large for its dtype (local.scoring, local.generation)"
         )
     return logits

@@ -9,6 +9,7 @@ import torch
 from backends.local.constraints import Constraint
 
 MOST_LIKELIEST = 20
+_RUN = 256
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,20 @@ def choose_tokens(
 ) -> list[int]:
     """The next token of each row; logits (rows, vocabulary), float32, is left as it is."""
     logits = _with_added(logits, [sampling.logit_bias for sampling in samplings])
-    chosen = logits.argmax(-1)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
+    greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
+    chosen = dict(zip(greedy, _rows(logits, greedy).argmax(-1).tolist(), strict=True))
     if drawn:
-        chosen[drawn] = _drawn(
-            logits[drawn], [samplings[row] for row in drawn], [draws[row] for row in drawn]
+        tokens = _drawn(
+            _rows(logits, drawn), [samplings[row] for row in drawn], [draws[row] for row in drawn]
         )
-    return chosen.tolist()
+        chosen |= zip(drawn, tokens.tolist(), strict=True)
+    return [chosen[row] for row in range(len(samplings))]
+
+
+def _rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """These rows, ascending; the same tensor where they are all."""
+    return logits if len(rows) == len(logits) else logits[rows]
 
 
 def _with_added(logits: torch.Tensor, of_rows: Sequence[Mapping[int, float]]) -> torch.Tensor:
@@ -114,28 +122,63 @@ def _with_added(logits: torch.Tensor, of_rows: Sequence[Mapping[int, float]]) ->
 def _drawn(
     logits: torch.Tensor, samplings: Sequence[Sampling], draws: Sequence[Draws]
 ) -> torch.Tensor:
-    temperatures = torch.tensor([[s.temperature] for s in samplings], device=logits.device)
-    # Subtracting the largest first keeps a tiny temperature from overflowing.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperatures.to(logits.dtype)
-    probabilities = torch.softmax(scaled, dim=-1)
-    for row, sampling in enumerate(samplings):
-        if sampling.top_p < 1:
-            probabilities[row] = _nucleus(probabilities[row], sampling.top_p)
-    # A float32 sum over 50,000 tokens would shift what is drawn by more than the rarest tokens' share;
-    # Apple's devices have no float64.
-    cumulative = probabilities.cpu().double().cumsum(-1)
+    temperatures = [[sampling.temperature] for sampling in samplings]
+    if any(temperature != 1 for (temperature,) in temperatures):
+        # Subtracting the largest first keeps a tiny temperature from overflowing.
+        scaled = logits - logits.amax(-1, keepdim=True)
+        logits = scaled / torch.tensor(temperatures, dtype=logits.dtype, device=logits.device)
+    probabilities = torch.softmax(logits, dim=-1)
+    if probabilities.device.type == "mps":  # Apple's devices have no float64
+        probabilities = probabilities.cpu()
+    narrowed = [row for row, sampling in enumerate(samplings) if sampling.top_p < 1]
+    if narrowed:
+        top_ps = [samplings[row].top_p for row in narrowed]
+        probabilities[narrowed] = _nucleus(probabilities[narrowed], top_ps)
     uniform = torch.tensor([[draw.next()] for draw in draws], dtype=torch.float64)
-    # `right` skips tokens of probability 0 when the draw falls on a step exactly.
-    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
-    return chosen.clamp(max=logits.shape[-1] - 1).to(logits.device)
+    return _inverted(probabilities, uniform.to(probabilities.device))
 
 
-def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The probabilities (vocabulary,) with those outside the likeliest `top_p` set to 0."""
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    before = ordered.double().cpu().cumsum(-1) - ordered.double().cpu()
-    kept = before < top_p
-    kept[0] = True
-    return torch.zeros_like(probabilities).index_put(
-        (tokens,), torch.where(kept.to(ordered.device), ordered, 0)
-    )
+def _inverted(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The tokens (rows,) in whose share of the cumulative probability the numbers (rows, 1) lie.
+
+    Added up in float64: in float32 50,000 tokens would shift what is drawn by more than the rarest
+    tokens' share. The runs of tokens come first, so that one run in all has to be added up by tokens.
+    """
+    rows, n_tokens = probabilities.shape
+    runs = torch.nn.functional.pad(probabilities, (0, -n_tokens % _RUN)).view(rows, -1, _RUN)
+    totals = runs.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted = uniform * totals[:, -1:]
+    run = _first_beyond(totals, wanted)
+    before = torch.nn.functional.pad(totals, (1, 0)).gather(1, run)
+    each = torch.arange(rows, device=run.device)
+    within = runs[each, run[:, 0]].double().cumsum(-1)
+    return run[:, 0] * _RUN + _first_beyond(within, wanted - before)[:, 0]
+
+
+def _first_beyond(cumulative: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Where each row first exceeds what is wanted of it, at its last step at most: (rows, 1)."""
+    below = torch.nextafter(cumulative[:, -1:], torch.zeros_like(wanted))
+    # `right` skips what has probability 0 when the draw falls on a step exactly.
+    return torch.searchsorted(cumulative, torch.minimum(wanted, below), right=True)
+
+
+def _nucleus(
+    probabilities: torch.Tensor, top_ps: Sequence[float], candidates: int = 1024
+) -> torch.Tensor:
+    """The probabilities (rows, vocabulary) with those outside each row's likeliest `top_p` set to 0.
+
+    Of equal ones the first tokens are taken for likelier. Only the `candidates` are put in order, where
+    those are enough: sorting a vocabulary takes longer than a small model's step.
+    """
+    n_tokens = probabilities.shape[-1]
+    # By token first: the second sort leaves equal ones in that order.
+    tokens = probabilities.topk(min(candidates, n_tokens), dim=-1).indices.sort(dim=-1).values
+    ordered, order = probabilities.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
+    exact = ordered.double()
+    limits = torch.tensor([[top_p] for top_p in top_ps], dtype=torch.float64, device=exact.device)
+    kept = exact.cumsum(-1) - exact < limits
+    kept[:, 0] = True
+    if candidates < n_tokens and (kept & (ordered == ordered[:, -1:])).any():
+        return _nucleus(probabilities, top_ps, n_tokens)
+    chosen = torch.where(kept, ordered, 0)
+    return torch.zeros_like(probabilities).scatter_(-1, tokens.gather(-1, order), chosen)

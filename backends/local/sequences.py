@@ -1,6 +1,6 @@
 """What forward passes are asked, and what they answer."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -73,8 +73,9 @@ class TokenScore:
 class Prefilled:
     """A prompt ready to be continued: the logits of what follows (vocabulary,), and each layer's cache.
 
-    `layers` is None where the model was run without one; otherwise they have one row.
+    `layers` is None where the model was run without one; otherwise it gives them, of one row, on demand:
+    many an answer ends with its first token.
     """
 
     logits: torch.Tensor
-    layers: list[KeysAndValues] | None
+    layers: Callable[[], list[KeysAndValues]] | None

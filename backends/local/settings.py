@@ -50,6 +50,12 @@ class ScoringSettings(Strict):
     batch_tokens: Positive = 512
 
 
+class GenerationSettings(Strict):
+    """How texts are continued, their tokens' log-probabilities included; None is as scoring does."""
+
+    dtype: DtypeName | None = None
+
+
 class LocalSettings(Strict):
     """The local backend."""
 
@@ -61,6 +67,7 @@ class LocalSettings(Strict):
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+    generation: GenerationSettings = GenerationSettings()
 
     def of_day(self, day: datetime.date) -> Self:
         """These, with that day for chat templates that write the date, where none is set."""
@@ -70,3 +77,8 @@ class LocalSettings(Strict):
     def day(self) -> datetime.date | None:
         """The day that is set, None where it is that of the work."""
         return None if self.date == "auto" else self.date
+
+    @property
+    def generation_dtype(self) -> DtypeName:
+        """In which texts are continued."""
+        return self.generation.dtype or self.scoring.dtype

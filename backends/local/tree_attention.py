@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-_BLOCKWISE = "kaarel_bet_blockwise"
+_OURS = "kaarel_bet"
 _QUERIES = 128
 """Queries in a block: with fewer, fewer keys are multiplied in vain, in more operations."""
 
@@ -109,26 +109,29 @@ def _dense_attention(
     return (weights.view(*together, n_keys) @ value).view(batch, heads, n_queries, -1)
 
 
-_blocks: ContextVar[Sequence[Block]] = ContextVar("blocks")
+_blocks: ContextVar[Sequence[Block] | None] = ContextVar("blocks")
 
 
 @contextmanager
 def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Iterator[None]:
     """While this is entered, the model uses the attention that is fastest with these masks.
 
-    torch's fused kernel for CPUs takes two to four times as long as three plain operations in
+    On CPUs, torch's fused kernel takes two to four times as long as three plain operations in
     bfloat16 at a training step's sizes (docs/prefix-engine.md), and computes what is hidden as well;
-    anywhere else it is left alone, as are models that ask for a kernel of their own.
-    `visible` is as for `attention_masks`.
+    in float32, and for one query a row, it is the faster one if it is told which heads share keys,
+    where transformers copies those for each head. Anywhere else attention is left alone, as are models
+    that ask for a kernel of their own. `visible` is as for `attention_masks`.
     """
     config = model.config.get_text_config()
     before = config._attn_implementation
-    if before != "sdpa" or model.device.type != "cpu" or model.dtype != torch.bfloat16:
+    in_blocks = model.dtype == torch.bfloat16 and visible.shape[1] > 1
+    of_cpu = before == "sdpa" and model.device.type == "cpu"
+    if not of_cpu or not (in_blocks or not torch.is_grad_enabled()):
         yield
         return
-    token = _blocks.set(blocks_of(np.logical_or.reduce(visible)))
+    token = _blocks.set(blocks_of(np.logical_or.reduce(visible)) if in_blocks else None)
     try:
-        config._attn_implementation = _BLOCKWISE
+        config._attn_implementation = _OURS
         yield
     finally:
         _blocks.reset(token)
@@ -145,8 +148,20 @@ def _as_transformers_call_it(
     dropout: float = 0.0,
     **_: Any,  # noqa: ANN401 - transformers passes what other kernels take
 ) -> tuple[torch.Tensor, None]:
-    mixed = attention(query * scaling, key, value, attention_mask, _blocks.get(), dropout)
+    blocks = _blocks.get()
+    if blocks is None:
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    else:
+        mixed = attention(query * scaling, key, value, attention_mask, blocks, dropout)
     return mixed.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_BLOCKWISE, _as_transformers_call_it)
+AttentionInterface.register(_OURS, _as_transformers_call_it)

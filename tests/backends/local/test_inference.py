@@ -251,7 +251,7 @@ def test_answers_of_several_adapters_at_once_are_those_of_each(
 
     run(work())
     assert inference._opened is not None
-    assert len(inference._opened._adapters._loaded) == 2
+    assert [len(each.adapters._loaded) for each in inference._opened._loaded.values()] == [2]
 
 
 def test_more_adapters_than_fit_the_memory_take_turns(
@@ -476,6 +476,31 @@ def test_a_model_that_cannot_be_had_is_said_to_every_asker(tmp_path: Path) -> No
     with pytest.raises(ModelError, match="no such file"):
         run(answer(inference, PROMPT, Sampling(4)))
     inference.close()
+
+
+def test_answers_in_bfloat16_leave_scores_in_float32(
+    adapters: list[Path], tiny_model: Path, inference: Inference
+) -> None:
+    halved = settings(tiny_model, generation={"dtype": "bfloat16"})
+    other = Inference(halved, max_adapters=1)
+    other.load()
+    assert other._opened is not None
+    assert list(other._opened._loaded) == [torch.bfloat16]  # nothing else was asked for
+    sampling = Sampling(max_tokens=10, temperature=0)
+
+    async def work() -> None:
+        for adapter in (None, adapters[0]):
+            exact, *_ = await answer(inference, PROMPT, sampling, adapter)
+            rounded, *_ = await answer(other, PROMPT, sampling, adapter)
+            apart = abs(rounded.score.log_probability - exact.score.log_probability)
+            assert 0 < apart < 0.1
+            scores = [
+                await each.prompt_log_probabilities(adapter, PROMPT) for each in (inference, other)
+            ]
+            assert scores[0] == scores[1]
+
+    run(work())
+    other.close()
 
 
 def test_without_a_cache_answers_are_the_same(tiny_model: Path) -> None:
