@@ -2,7 +2,11 @@
 
 import json
 import math
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +187,61 @@ def test_another_prompt_for_the_judge_asks_no_arm_again(
     assert "judge: 3 answers as given in" not in said or "test: " not in said
     assert "test: " not in said
     assert len(list(Path("results").iterdir())) == 2
+
+
+def _results(directory: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """File and id -> result, each of which is there once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for folder in ("scores", "judgements"):
+        for path in sorted((directory / folder).glob("*/*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                result = json.loads(line)
+                key = (str(path.relative_to(directory)), result["id"])
+                assert key not in found, f"{key} was asked twice"
+                found[key] = result
+    return found
+
+
+def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobody_twice(
+    tiny_model: Path, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    rows = ", ".join(f"{{said: 'word {n}', good: {n % 2}}}" for n in range(150))
+    text = _BET.replace("MODEL", str(tiny_model)).replace("LIMIT", "1.0")
+    text = text.replace("{said: nice, good: 1}, {said: bad, good: 0}, {said: fine, good: 1}", rows)
+    Path("judged.yaml").write_text(text.replace("samples: 3", "samples: 40"), encoding="utf-8")
+    settings = ["local.device=cpu", f"local.model={tiny_model}", "local.training.epochs=1"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    start = [sys.executable, "-m", "kaarel_bet", "run", "judged.yaml", *sets, "--run-dir"]
+    whole, killed = tmp_path / "1" / "whole", tmp_path / "2" / "killed"  # not beside each other
+    subprocess.run([*start, str(whole)], check=True, capture_output=True)
+
+    moments = [
+        killed / "scores/tuned-2/replies.jsonl",
+        killed / "judgements/judge/judged-kind.jsonl",
+    ]
+    rng = random.Random(seed := random.randrange(10**6))
+    for kill in range(10 if pytestconfig.getoption("--slow") else 3):
+        moment = moments[min(kill, 1)]
+        n_before = len(moment.read_bytes().splitlines()) if moment.exists() else -1
+        process = subprocess.Popen([*start, str(killed)], stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if moment.exists() and len(moment.read_bytes().splitlines()) > n_before:
+                time.sleep(rng.uniform(0, 0.3))
+                break
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        _results(killed)
+    subprocess.run([*start, str(killed)], check=True, capture_output=True)
+
+    ours, theirs = _results(killed), _results(whole)
+    assert ours.keys() == theirs.keys(), f"seed {seed}"
+    for key, result in theirs.items():
+        assert ours[key].get("texts") == result.get("texts"), f"{key}, seed {seed}"
+    one, other = (
+        json.loads((path / "verdict.json").read_text(encoding="utf-8"))["verdicts"][0]["criteria"][
+            0
+        ]
+        for path in (killed, whole)
+    )
+    assert one["value"] == pytest.approx(other["value"], abs=1e-6), f"seed {seed}"
