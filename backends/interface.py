@@ -203,8 +203,11 @@ class Backend(Protocol):
         """
         ...
 
-    def asked_as(self, model: str) -> str:
-        """What a model's answers depend on beside the query, digested. Raises as `estimate`."""
+    def asked_as(self, model: str) -> str | None:
+        """What a model's answers depend on beside the query, digested; None where that can't be told.
+
+        Raises as `estimate`.
+        """
         ...
 
     def has(self, model: str) -> bool:

@@ -6,7 +6,8 @@ A run may be written to, moved or deleted at any moment while another one looks.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,27 +18,30 @@ from kaarel_bet.run_dir import RunDirectory
 
 
 def note_who_answers(directory: Path, identity: str) -> None:
-    """Writes down whose answers a directory of a run has."""
+    """Writes down whose answers a directory of a run has; where they are several models', that."""
     if not _is_of(directory, identity):
-        write_text(directory / _WHO, f"{identity}\n")
+        are_others = any(path.stat().st_size for path in directory.glob("*.jsonl"))
+        write_text(directory / _WHO, f"{_SEVERAL if are_others else identity}\n")
 
 
 def earlier_answers(
     run: RunDirectory, identity: str, queries: Sequence[Any]
 ) -> Iterator[tuple[str, Any]]:
     """The run beside this one, and its result, for queries that it has put to such a model."""
-    wanted = {_content(query): query.id for query in queries}
+    wanted: defaultdict[str, list[str]] = defaultdict(list)
+    for query in queries:
+        wanted[_content(query)].append(query.id)
     for other, directory in _directories(run, identity):
         if not wanted:
             return
         with suppress(OSError, KaarelBetError):
-            for content, result in _answered(other, directory).items():
-                if content in wanted:
-                    query_id = wanted.pop(content)
+            for content, result in _answered(other, directory, {*wanted}):
+                for query_id in wanted.pop(content, ()):
                     yield other.path.name, result.model_copy(update={"id": query_id})
 
 
 _WHO = "answered_by"
+_SEVERAL = "several"
 
 
 def _directories(run: RunDirectory, identity: str) -> Iterator[tuple[RunDirectory, Path]]:
@@ -55,16 +59,20 @@ def _is_of(directory: Path, identity: str) -> bool:
     return False
 
 
-def _answered(run: RunDirectory, directory: Path) -> Mapping[str, Any]:
-    """Content of a query -> result. Raises KaarelBetError for a run that can't be read."""
-    found: dict[str, Any] = {}
+def _answered(
+    run: RunDirectory, directory: Path, wanted: Container[str]
+) -> Iterator[tuple[str, Any]]:
+    """Content of a query and its result. Raises KaarelBetError for a run that can't be read."""
     for entry in (*run.evaluations(), *run.judgements()):
-        if directory.name in entry.arms:
+        if (
+            directory.name not in entry.arms
+            or run.results_directory(directory.name, entry) != directory
+        ):
+            continue
+        contents = {query.id: _content(query) for query in run.queries(entry)}
+        if any(content in wanted for content in contents.values()):
             results = run.results(directory.name, entry)
-            for query in run.queries(entry) if results else ():
-                if query.id in results:
-                    found[_content(query)] = results[query.id]
-    return found
+            yield from ((contents[i], results[i]) for i in results if i in contents)
 
 
 def _content(query: Any) -> str:  # noqa: ANN401 - of any kind

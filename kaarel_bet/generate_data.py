@@ -11,9 +11,10 @@ from backends.data import SearchQuery
 from backends.errors import UnsupportedError
 from backends.interface import Backend, Estimate
 from kaarel_bet.bet.planning import foresee
+from kaarel_bet.bet.schema import Bet
 from kaarel_bet.environment import git_commit, hardware, versions
 from kaarel_bet.experiments.interface import Design
-from kaarel_bet.manifest import Manifest
+from kaarel_bet.manifest import MODEL, Manifest
 from kaarel_bet.session import Session
 
 
@@ -70,15 +71,21 @@ def generate_data(session: Session) -> None:
 
 
 def _judging(session: Session, design: Design) -> list[tuple[Backend, Estimate]]:
-    """What judges will take at the most. Raises if one can't be asked, before anything is trained."""
-    entries = {arm.name: arm.entry() for arm in design.arms}
-    for entry in entries.values():
-        session.backend_of(entry)  # its key may be missing
-    if not session.experiment.judges:
+    """What judges will take at the most.
+
+    Raises if one can't be asked, or a further model, or what follows from answers: before any training.
+    """
+    if not isinstance(session.settings.bet, Bet):
         return []
+    entries = {arm.name: arm.entry() for arm in design.arms}
+    seen = foresee(session.experiment, design)
+    for one in (*design.evaluations, *seen.follow_ups):
+        for name in one.arms:
+            if entries[name].role == MODEL or one in seen.follow_ups:
+                session.backend_of(entries[name]).estimate(one.queries)
     return [
         ((backend := session.backend_of(entries[one.arms[0]])), backend.estimate(one.queries))
-        for one in foresee(session.experiment, design).judgements
+        for one in seen.judgements
     ]
 
 

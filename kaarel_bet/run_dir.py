@@ -280,8 +280,8 @@ class RunDirectory:
 
     def write_judgements(self, evaluations: Sequence[Evaluation]) -> None:
         """Writes what judges are asked, or that there is nothing; a report of before is none any more."""
-        self._write_further(evaluations, self._judgements_path, JUDGEMENTS)
         (self.path / "verdict.json").unlink(missing_ok=True)
+        self._write_further(evaluations, self._judgements_path, JUDGEMENTS)
 
     def judgements(self) -> tuple[EvaluationEntry, ...]:
         """What judges are asked. Raises RunDirectoryError."""

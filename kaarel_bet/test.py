@@ -4,12 +4,12 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from backends.errors import ModelError
+from backends.errors import DataError, ModelError
 from backends.interface import Backend, Estimate
 from kaarel_bet.earlier_answers import earlier_answers, note_who_answers
 from kaarel_bet.manifest import EvaluationEntry, Kind
@@ -40,10 +40,23 @@ def _write_follow_ups(session: Session, round_: int) -> None:
             run.write_follow_ups([one for one in found if one.name not in known], round_)
 
 
-def ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEntry]) -> None:
+Unaskable = Callable[[Any, str], Any]
+"""What stands for the result of a query that can't be asked, and the reason."""
+
+
+def ask_missing(
+    session: Session,
+    what: str,
+    evaluations: Sequence[EvaluationEntry],
+    *,
+    unaskable: Unaskable | None = None,
+) -> None:
     """Asks the models of some evaluations whatever they have not answered yet.
 
+    A query that its model can't be asked is an error, or has what `unaskable` makes of it.
+
     Raises:
+        DataError: a query can't be asked.
         ModelError: models that can't be had; the others have been asked.
     """
     run = session.run
@@ -55,6 +68,10 @@ def ask_missing(session: Session, what: str, evaluations: Sequence[EvaluationEnt
         for arm, model in models.items():
             _take_over(session, model, [asking for asking in missing if asking.arm == arm])
         missing = _unasked(run, evaluations)
+        if unaskable is not None:
+            for asking in missing:
+                _note_unaskable(session, models[asking.arm], asking, unaskable)
+            missing = _unasked(run, evaluations)
         gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
         estimates: list[tuple[Backend, Estimate]] = []
         for asking in missing:
@@ -148,11 +165,32 @@ def _model(session: Session, arm: str) -> _Model:
     )
 
 
+def _note_unaskable(session: Session, model: _Model, asking: Asking, unaskable: Unaskable) -> None:
+    """Writes down what stands for queries that can't be asked."""
+    refused = []
+    with suppress(ModelError):  # said when it is asked
+        try:
+            model.backend.estimate(asking.queries, model=model.name)
+        except DataError:
+            for query in asking.queries:
+                try:
+                    model.backend.estimate([query], model=model.name)
+                except DataError as error:
+                    refused.append(_without_name(unaskable(query, str(error))))
+    if refused:
+        with session.run.open_results(asking.arm, asking.evaluation) as file:
+            file.append(refused)
+        where = f"{asking.arm}, {asking.evaluation.name}"
+        session.say(f"{where}: {len(refused)} of {len(asking.queries)} queries can't be asked")
+
+
 def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> None:
     """Makes answers that other runs had to the same queries this run's."""
     run, arm = session.run, askings[0].arm
     with suppress(ModelError):  # said when it is asked
         identity = model.backend.asked_as(model.name)
+        if identity is None:
+            return
         note_who_answers(run.results_directory(arm, askings[0].evaluation), identity)
         queries = [query for asking in askings for query in asking.queries]
         found = list(earlier_answers(run, identity, queries))

@@ -44,8 +44,10 @@ def _take_over(session: Session) -> None:
 
 
 def _train(session: Session, missing: list[ArmEntry]) -> None:
-    # All of it is checked before any of it is started.
+    # All of it is checked before any of it is started, also whether others can be asked afterwards.
     run = session.run
+    for arm in run.manifest().arms:
+        session.backend_of(arm)
     estimates = [session.backend_of(arm).estimate(_job(run, arm)) for arm in missing]
     at_once = session.backend.side_by_side(estimates)
     beside = f", {at_once} at once" if at_once > 1 else ""

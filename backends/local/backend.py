@@ -167,14 +167,17 @@ class LocalBackend(Backend):
         return _digest(parts)
 
     @override
-    def asked_as(self, model: str) -> str:
+    def asked_as(self, model: str) -> str | None:
         is_base = model == self.base_model
         parts = {
             "version": _ASKING,
             "base": self._base_content,
+            "tokenizer": self._tokenizer_content,
             "adapter": None if is_base else adapter_content(Path(model)),
-            "scoring": self._settings.scoring.model_dump(mode="json", exclude={"batch_tokens"}),
-            "generation": self._settings.generation.model_dump(mode="json"),
+            "dtypes": [
+                str(choose_dtype(dtype, self._device))
+                for dtype in (self._settings.scoring.dtype, self._settings.generation_dtype)
+            ],
             "dated": self._dated,
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
@@ -255,6 +258,14 @@ class LocalBackend(Backend):
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._location)
+
+    @cached_property
+    def _tokenizer_content(self) -> str:
+        tokenizer = self._tokenizer
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        return _digest(
+            [repr(tokenizer) if fast is None else fast.to_str(), tokenizer.chat_template]
+        )
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -25,6 +25,7 @@ from backends.openai_api.availability import check_model, check_training, last_d
 from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation, written_out
+from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import AS_OF, price_of
 from backends.openai_api.providers import provider
 from backends.openai_api.query_estimates import NO_SEARCH, estimate_queries
@@ -97,9 +98,12 @@ class OpenAIBackend(Backend):
         return self._fine_tuning.identity(job)
 
     @override
-    def asked_as(self, model: str) -> str:
+    def asked_as(self, model: str) -> str | None:
+        if self._connection.is_local and not is_tuned(model):
+            return None  # it has the weights that it was last started with
         how = self._settings.scoring.model_dump_json(include={"method", "tail"})
-        parts = (self._asked.address, model, how)
+        deployment = self._settings.deployments.get(model, model)
+        parts = (self._asked.address, model, deployment, self._settings.tokenizer, how)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @override

@@ -7,6 +7,7 @@ from backends.data import GenerationQuery, GenerationResult, Query
 from backends.errors import ServiceError
 from backends.openai_api.answers import ChatAnswer, TextAnswer
 from backends.openai_api.asking import Asker, Request, on_the_wire
+from backends.openai_api.availability import is_openais_own
 from backends.openai_api.concurrency import in_any_order
 from backends.openai_api.scoring.batches import Batches
 from backends.openai_api.scoring.strategy import Prepared
@@ -42,16 +43,19 @@ class Generation:
             yield result
 
     async def _prepared(self, model: str, query: GenerationQuery) -> Prepared[GenerationResult]:
+        is_chat = query.messages is not None and query.prefill is None
+        # Reasoning models refuse the old name, which other servers may know alone.
+        renamed = is_chat and is_openais_own(self._asker.connection.address)
         body = {
             "model": model,
-            "max_tokens": query.max_tokens,
+            "max_completion_tokens" if renamed else "max_tokens": query.max_tokens,
             "temperature": query.temperature,
             "top_p": 1,
             "n": query.n_samples,
             "seed": query.seed,
         }
         prompt: str | list[int] = query.prompt or ""
-        if query.messages is not None and query.prefill is None:
+        if is_chat and query.messages is not None:
             request = Request.chat(body | {"messages": on_the_wire(query.messages)})
             return Prepared(request, partial(_of_chat, query))
         if query.messages is not None:

@@ -175,7 +175,7 @@ class Evaluator:
 
         def plain(rows: "Node | Comparing") -> Sample:
             sample = _without(self.rows(rows), drop)
-            is_mean = sample.low.shape[1] == 1 or rows in means
+            is_mean = sample.low.shape[1] == 1 or rows in means - pairs
             one_question = sample.n_clusters == 1 and len(sample.low) > 1 and sample.asked is None
             return sample.of_runs() if is_mean and one_question else sample
 
@@ -186,7 +186,9 @@ class Evaluator:
             is_clustered = sample.n_clusters < sample.low.shape[1]
             return sample.padded(pads[rows][:2] if is_clustered else pads[rows])
 
-        means = _means(node)
+        means = {*_means(node)}
+        # Whether two are the same of a row is not told by their means.
+        pairs = {a for one in _aggregates(node) if one.function in _PAIRS for a in one.arguments}
         samples = [padded(rows) for rows in arguments]
         smooth = all(one.function != "median" for one in _aggregates(node))
         found = []

@@ -12,7 +12,7 @@ from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import SettingsError
 from kaarel_bet.bet import schema
 from kaarel_bet.bet.arms import Trained, first, matching, variants
-from kaarel_bet.bet.graders import Grading, graders_of
+from kaarel_bet.bet.graders import Grading, graders_of, quantities_of
 from kaarel_bet.bet.prompts import (
     Context,
     Form,
@@ -99,6 +99,8 @@ class Asking:
 
     def asked(self, rows: Sequence[Row]) -> list[Row]:
         """Those of the rows that are asked. Raises SettingsError if there are not so many."""
+        if self.after is not None:
+            return self.after.asked(rows)
         chosen, take = matching(rows, self.spec.where, f"{self.where}.where"), self.spec.take
         if self.own_rows_of is not None:  # arms have different numbers of them
             return chosen[:take]
@@ -172,7 +174,9 @@ def _after(
         raise unknown("evaluation with answers", spec.after or "", before, f"{where}.after")
     if not first:
         raise SettingsError(f"{where}.after: '{spec.after}' must stand before it in the file")
-    (form,) = forms = prompts.of(spec.prompt or "", f"{where}.prompt")[:1]
+    form, *others = forms = prompts.of(spec.prompt or "", f"{where}.prompt")
+    if others:
+        raise SettingsError(f"{where}.prompt: asks on in one phrasing, and this has {len(forms)}")
     turns = [turn.role for turn in form.turns]
     if (
         "system" in turns
@@ -267,8 +271,7 @@ class Asker:
         None of answers that were given, and none yet of those that are asked after others.
         """
         if asked.after is not None or asked.spec.given is not None:
-            for row in asked.asked(asked.rows(self.tables)):
-                self._check_row(asked, row)
+            self._check_rows(asked, asked.asked(asked.rows(self.tables)))
             return
         base = [BASE] * (BASE in asked.arms)
         if asked.own_rows_of is None:
@@ -418,18 +421,27 @@ class Asker:
                     f"{form.where}: is the same for all {len(rows)} rows of {asked.name}; name a "
                     "column, as in {id}"
                 )
-        for row in rows:
-            self._check_row(asked, row)
+        self._check_rows(asked, rows)
 
-    def _check_row(self, asked: Asking, row: Row) -> None:
-        asked.right(row)
-        asked.known(row)
-        if asked.spec.given is not None:
-            fill(asked.spec.given, row, f"{asked.where}.given")
-        for form in asked.forms if asked.after else ():
-            form.context(row)
-        if asked.spec.graders:
-            Grading(self.bet, asked.evaluation, self.seed).check(row)
+    def _check_rows(self, asked: Asking, rows: Sequence[Row]) -> None:
+        """Raises SettingsError for what any of them lacks."""
+        grading = Grading(self.bet, asked.evaluation, self.seed)
+        for row in rows:
+            asked.right(row)
+            for name, value in asked.known(row).items():
+                least, most = quantities_of(name, grading.asked[name])[name]
+                if not least <= value <= most:
+                    what = (
+                        f"{value:g} in row {row['id']}, and grades are from {least:g} to {most:g}"
+                    )
+                    raise SettingsError(f"{asked.where}.known.{name}: {what}")
+            if asked.spec.given is not None:
+                fill(asked.spec.given, row, f"{asked.where}.given")
+            for form in asked.forms if asked.after else ():
+                form.context(row)
+                if asked.spec.generate is None:
+                    self._candidates(asked, row, form)
+            grading.check(row)
 
 
 def _delimiter(asked: Asking, row: Row) -> str:

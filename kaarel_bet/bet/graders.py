@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from backends.errors import SettingsError
@@ -26,6 +27,9 @@ ELSEWHERE = "elsewhere"
 
 SECOND = "second"
 """The same: the other judge's grade."""
+
+ERROR = "error"
+"""The same: the standard error of a grade that is the mean of samples."""
 
 _FALLIBLE = ("judge", "math", "json_schema", "language")
 """Rules that may come to nothing."""
@@ -87,9 +91,9 @@ def _check_judges(bet: Bet, grader: Grader, where: str) -> None:
             raise SettingsError(f"{where}.{key}: {what}")
         if judge is not None and judge not in bet.models:
             raise unknown("model", judge, bet.models, f"{where}.{key}")
-    if isinstance(grader.options, dict):
-        for label in grader.options:
-            if label in (SECOND, KNOWN, UNJUDGED, ELSEWHERE):
+    if grader.options is not None:
+        for label in grader.labels:
+            if label in (SECOND, KNOWN, UNJUDGED, ELSEWHERE, ERROR):
                 raise SettingsError(f"{where}.options: '{label}' means something else; rename it")
 
 
@@ -124,7 +128,7 @@ def _written(bet: Bet) -> Mapping[str, Mapping[str, Grader]]:
 
 def is_grade(quantity: str) -> bool:
     """Whether it is an answer's, and none of what stands beside a grade."""
-    scores, beside = ("logP", "logP_first", "acc", "acc_norm"), (KNOWN, UNJUDGED, ELSEWHERE)
+    scores, beside = ("logP", "logP_first", "acc", "acc_norm"), (KNOWN, UNJUDGED, ELSEWHERE, ERROR)
     return quantity not in scores and quantity.rpartition(".")[2] not in beside
 
 
@@ -132,7 +136,7 @@ def quantities_of(name: str, grader: Grader) -> dict[str, Range]:
     """What a grader observes: its grade, and how far it could make one."""
     span = SHARE if grader.scale is None else (float(grader.scale[0]), float(grader.scale[1]))
     found = {name: span}
-    if grader.options is not None and len(grader.options) > 2:
+    if isinstance(grader.options, dict) or len(grader.options or ()) > 2:
         found |= {f"{name}.{label}": SHARE for label in grader.labels if label.isidentifier()}
     if grader.second is not None:
         found[f"{name}.{SECOND}"] = span
@@ -140,6 +144,8 @@ def quantities_of(name: str, grader: Grader) -> dict[str, Range]:
         found[f"{name}.{UNJUDGED}"] = SHARE
     if grader.judge is not None:
         found[f"{name}.{ELSEWHERE}"] = SHARE
+    if grader.samples is not None:
+        found[f"{name}.{ERROR}"] = (0.0, span[1] - span[0])
     return found
 
 
@@ -181,7 +187,7 @@ class Grading:
 
     def _judged_by(self, name: str) -> Iterator[Judging]:
         grader = self.needed[name]
-        of = f"{self.evaluation}-{name}" if name in self._is_own else name
+        of = f"{self.evaluation}.{name}" if name in self._is_own else name
         for number, judge in enumerate(grader.judges):
             called = f"judged-{of}" + "-second" * number
             yield Judging(called, grader, judge, self.where(name), self.seed)
@@ -223,6 +229,8 @@ class Grading:
         found = {name: first.grade, f"{name}.{UNJUDGED}": first.unjudged}
         found |= {f"{name}.{label}": share for label, share in first.shares.items()}
         found[f"{name}.{ELSEWHERE}"] = first.elsewhere
+        if grader.samples is not None:
+            found[f"{name}.{ERROR}"] = first.error
         return found | {f"{name}.{SECOND}": one.grade for one in second}
 
 
@@ -269,15 +277,23 @@ def _languages(text: str) -> list[str]:
 def _is_worth(answer: str, wanted: str, where: str) -> bool | None:
     """Whether an answer comes to what is wanted (https://github.com/huggingface/Math-Verify)."""
     import math_verify
+    from math_verify.errors import TimeoutException
 
-    gold = math_verify.parse(f"${wanted}$") or math_verify.parse(wanted)
+    gold = _mathematics(wanted)
     if all(isinstance(one, str) for one in gold):
         raise SettingsError(f"{where}.math: '{wanted}' is no mathematics that math-verify can read")
     try:
         found = math_verify.parse(answer, raise_on_error=True)
-        return math_verify.verify(gold, found, raise_on_error=True)
-    except Exception:  # whatever a computer algebra system meets in a model's words
+        return math_verify.verify(list(gold), found, raise_on_error=True)
+    except (Exception, TimeoutException):  # whatever a computer algebra system meets in words
         return None
+
+
+@cache
+def _mathematics(text: str) -> tuple[Any, ...]:
+    import math_verify
+
+    return tuple(math_verify.parse(f"${text}$") or math_verify.parse(text))
 
 
 def _is_allowed(answer: str, schema: Mapping[str, Any]) -> bool | None:

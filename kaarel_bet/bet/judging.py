@@ -13,6 +13,7 @@ import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from kaarel_bet.experiments.interface import Row
 ANSWER = "answer"
 """What a judge's prompt calls what it judges."""
 
-_WHOLE_NUMBER = re.compile(r"\s*(-?\d+)(?![\d.,]*\d)")
+_WHOLE_NUMBER = re.compile(r"(-?)0*(\d{1,9})(?![\d.,]*\d)")
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Judged:
     """What a judge says of an answer: numbers known to lie between a least and a most.
 
     `shares` are the labels' shares of the probability that is on any; `elsewhere` is what is on none.
-    `error` is the standard error of a grade that is of samples.
+    `error` is the standard error of a grade that is of samples; of one that is unjudged it can be anything.
     """
 
     grade: Range
     shares: Mapping[str, Range]
     elsewhere: Range
     unjudged: Range
-    error: float | None = None
+    error: Range = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Judging:
         prompt, query_id = self.prompt(answer, row)
         chat = (Message(role="user", content=prompt),)
         if self.grader.samples is None:
-            return ScoringQuery(id=query_id, messages=chat, candidates=self.grader.labels)
+            return ScoringQuery(id=query_id, messages=chat, candidates=self._labels)
         return GenerationQuery(
             id=query_id,
             messages=chat,
@@ -106,42 +107,47 @@ class Judging:
 
     def _of_samples(self, texts: Sequence[str]) -> Judged:
         said = [self._label_of(text) for text in texts]
-        labels = list(self.grader.labels)
+        labels = list(self._labels)
         n_said = sum(label is not None for label in said)
         counts = np.array([said.count(label) for label in labels]) / max(1, n_said)
         elsewhere = 1 - n_said / len(texts)
         unjudged = elsewhere > self.grader.unjudged_above or n_said == 0
         sides = (elsewhere, elsewhere), (float(unjudged), float(unjudged))
         if unjudged:
-            return Judged(self._span, dict.fromkeys(self._options, SHARE), *sides)
+            shares = dict.fromkeys(self._options, SHARE)
+            return Judged(self._span, shares, *sides, (0.0, self._span[1] - self._span[0]))
         values = np.array(self._values)
         mean = float(counts @ values)
         error = math.sqrt(float(counts @ (values - mean) ** 2) / max(1, n_said - 1))
         shares = {label: (float(c), float(c)) for label, c in zip(labels, counts, strict=True)}
         of_options = {label: shares[label] for label in self._options}
-        return Judged((mean, mean), of_options, *sides, error)
+        return Judged((mean, mean), of_options, *sides, (error, error))
 
     def _label_of(self, text: str) -> str | None:
         """The label that a judge's words begin with. Digits of every script count."""
         begins = "".join(str(unicodedata.decimal(c, c)) for c in text.lstrip())
         if self.grader.scale is not None:
             found = _WHOLE_NUMBER.match(begins)
-            number = str(int(found[1])) if found else None
-            return number if number in self.grader.labels else None
-        labels = self.grader.labels
+            number = str(int(found[1] + found[2])) if found else None
+            return number if number in self._labels else None
+        labels = self._labels
         return next((name for name, of in labels.items() if begins.startswith(of)), None)
 
     @property
     def _options(self) -> list[str]:
         """Those of the labels that shares are told of."""
-        return [] if self.grader.scale is not None else list(self.grader.labels)
+        return [] if self.grader.scale is not None else list(self._labels)
 
-    @property
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        return self.grader.labels
+
+    @cached_property
     def _values(self) -> list[float]:
         """What each label is worth: itself, or 1 for the first of some options."""
         if self.grader.scale is not None:
-            return [float(number) for number in self.grader.labels]
-        return [float(place == 0) for place in range(len(self.grader.labels))]
+            return [float(number) for number in self._labels]
+        return [float(place == 0) for place in range(len(self._labels))]
 
     @property
     def _span(self) -> Range:

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -123,9 +124,16 @@ class Foreseen:
     The answers are made up, as long as they may become and each another; their values mean nothing.
     """
 
+    experiment: Experiment
+    answers: Answers
     follow_ups: Sequence[Evaluation]
     judgements: Sequence[Evaluation]
-    observations: Observations
+
+    @cached_property
+    def observations(self) -> Observations:
+        """Of the answers and of what judges would say."""
+        judged = {one.name: {q.id: _nothing(q, "") for q in one.queries} for one in self.judgements}
+        return Observations(self.experiment.observe(replace(self.answers, judgements=judged)))
 
 
 def foresee(experiment: Experiment, design: Design) -> Foreseen:
@@ -140,10 +148,7 @@ def foresee(experiment: Experiment, design: Design) -> Foreseen:
         new = [one for one in follow_ups if one.name not in known]
         further += new
     answers = Answers(asked, design.tables)
-    judgements = experiment.judgements(answers)
-    judged = {one.name: {q.id: _nothing(q, "") for q in one.queries} for one in judgements}
-    observed = Observations(experiment.observe(replace(answers, judgements=judged)))
-    return Foreseen(further, judgements, observed)
+    return Foreseen(experiment, answers, further, experiment.judgements(answers))
 
 
 def _played(evaluation: Evaluation, entries: Mapping[str, ArmEntry]) -> Iterator[Asked]:

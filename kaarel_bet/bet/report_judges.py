@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from kaarel_bet.bet.graders import ELSEWHERE, KNOWN, SECOND, UNJUDGED, is_grade
-from kaarel_bet.bet.observations import Observation
+from kaarel_bet.bet.graders import ELSEWHERE, ERROR, KNOWN, SECOND, UNJUDGED, is_grade
+from kaarel_bet.bet.observations import SHARE, Observation
 from kaarel_bet.bet.prompts import fill
 from kaarel_bet.bet.report_evidence import Evidence, Pair, Run
 from kaarel_bet.content import Section, Table
@@ -65,7 +65,9 @@ def _judged(seen: Evidence) -> Iterator[Section]:
         marks = [o for run in runs for o in run]
         least, most = (int(sum(getattr(o, end) for o in marks)) for end in ("low", "high"))
         n = f"{least} of {len(marks)}" if least == most else f"{least} to {most} of {len(marks)}"
-        rows.append((one.name, *seen.labels(one.pair), n, _between(elsewhere), agree))
+        errors = [o for run in seen.runs(f"{one.name}.{ERROR}", one.pair) for o in run]
+        beside = (_between(elsewhere), _between(errors), agree)
+        rows.append((one.name, *seen.labels(one.pair), n, *beside))
         unjudged += [
             (one.name, *seen.labels(one.pair), _place(o), _cut(text))
             for o, text in _texts(seen, runs)
@@ -73,7 +75,8 @@ def _judged(seen: Evidence) -> Iterator[Section]:
         ]
     if not rows:
         return
-    columns = ("grader", *seen.headings, "unjudged", "on no label", "second judge differs")
+    further = ("on no label", "standard error", "second judge differs")
+    columns = ("grader", *seen.headings, "unjudged", *further)
     tables = [Table(columns, rows)]
     if unjudged:
         tables.append(
@@ -115,7 +118,9 @@ def _tried(seen: Evidence) -> Iterator[Section]:
         least, most = question.quantities[one.name]
         off = fmean(abs(grade - wanted) for grade, wanted in pairs)
         row = (one.name, one.pair[1], f"{len(pairs)}", f"{off:.2g}")
-        if {wanted for _, wanted in pairs} <= {0.0, 1.0}:
+        if (question.quantities[f"{one.name}.{KNOWN}"] == SHARE and (least, most) != SHARE) or (
+            {wanted for _, wanted in pairs} <= {0.0, 1.0} and (least, most) == SHARE
+        ):
             shares = [((grade - least) / (most - least), wanted) for grade, wanted in pairs]
             brier = fmean((share - wanted) ** 2 for share, wanted in shares)
             off = fmean(abs(share - wanted) for share, wanted in shares)

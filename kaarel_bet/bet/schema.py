@@ -533,6 +533,8 @@ class Evaluation(Strict):
             raise ValueError("'delimiter' goes with 'options'")
         if self.graders and ways[0] not in ("generate", "given"):
             raise ValueError("'graders' go with 'generate'")
+        if self.given is not None and self.rows is None:
+            raise ValueError("'given' needs 'rows', which have the answers")
         if self.known and self.given is None:
             raise ValueError("'known' goes with 'given'")
         if self.after is not None:

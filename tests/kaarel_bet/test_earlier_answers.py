@@ -80,3 +80,27 @@ def test_a_damaged_run_is_passed_over(file: str, content: str) -> None:
     asked("one", Oracle())
     Path("results/one", file).write_text(content, encoding="utf-8")
     assert asked("two", Oracle())[0][:2] == _ALL[:2]
+
+
+def test_a_run_that_was_gone_on_with_another_model_vouches_for_nothing() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        asked("one", Oracle(stops_at=1))
+    asked("one", OtherOracle())
+    assert asked("two", OtherOracle())[0] == _ALL
+    assert asked("three", Oracle())[0] == _ALL
+
+
+class NamelessOracle(Oracle):
+    def asked_as(self, model: str) -> str | None:
+        return None
+
+
+def test_a_model_that_cannot_be_told_from_others_is_asked_again() -> None:
+    asked("one", NamelessOracle())
+    assert asked("two", NamelessOracle())[0] == _ALL
+
+
+def test_queries_that_are_alike_share_an_answer() -> None:
+    asked("one", Oracle(), ("Ann",))
+    found, _ = asked("two", Oracle(), ("Ann", "Bob"))
+    assert found == ["generate Bob", "score Bob"]

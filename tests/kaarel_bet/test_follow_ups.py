@@ -106,7 +106,7 @@ class Oracle:
     def describe(self) -> dict[str, str]:
         return {"model": "oracle"}
 
-    def asked_as(self, model: str) -> str:
+    def asked_as(self, model: str) -> str | None:
         return "oracle"
 
     def close(self) -> None:

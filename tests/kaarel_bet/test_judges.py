@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import backends
 from backends.data import ScoringQuery
-from backends.interface import Backend
+from backends.errors import DataError
+from backends.interface import Backend, FineTuneJob
+from backends.local.backend import LocalBackend
 from backends.local.models import locate
 from backends.local.settings import LocalSettings
 from backends.openai_api.settings import OpenAISettings, ScoringSettings
@@ -245,3 +247,39 @@ def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobo
         for path in (killed, whole)
     )
     assert one["value"] == pytest.approx(other["value"], abs=1e-6), f"seed {seed}"
+
+
+def test_an_answer_that_a_judge_cannot_be_shown_is_unjudged(tiny_model: Path) -> None:
+    long = "word " * 3000
+    text = _BET.replace("MODEL", str(tiny_model)).replace("LIMIT", "1.0")
+    text = text.replace("{said: fine, good: 1}", f"{{said: '{long}', good: 1}}")
+    Path("judged.yaml").write_text(text, encoding="utf-8")
+    sets = [f"local.model={tiny_model}", "local.device=cpu", "local.training.epochs=1"]
+    flags = [word for setting in sets for word in ("--set", setting)]
+    # Known before anything is trained, where it stands in the data.
+    assert main(["run", "judged.yaml", *flags]) == 2
+    assert not Path("results").exists()
+
+
+def test_what_a_judge_cannot_be_asked_is_known_of_nothing(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = LocalBackend.estimate
+
+    def estimate(self: LocalBackend, work: Any, *, model: str | None = None) -> Any:
+        if not isinstance(work, FineTuneJob) and Path("results").exists():
+            for query in work:
+                if query.messages and query.messages[0].content.endswith("bad"):
+                    raise DataError("longer than the model's context")
+        return shown(self, work, model=model)
+
+    monkeypatch.setattr(LocalBackend, "estimate", estimate)
+    verdict = run(tiny_model, 0.99)
+    assert verdict["outcome"] == "undecided"
+    (directory,) = Path("results").iterdir()
+    assert "| good | (given) | by_hand |" in (directory / "report.md").read_text(encoding="utf-8")
+    methods = [
+        json.loads(line)["method"]
+        for line in (directory / "judgements/judge/judged-kind.jsonl").read_text().splitlines()
+    ]
+    assert [m for m in methods if m != "exact"] == ["not asked: longer than the model's context"]

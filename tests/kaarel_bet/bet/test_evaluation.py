@@ -410,3 +410,58 @@ def test_a_share_is_the_number_that_it_is_written_as(right: int, of: int, level:
     evidence = Evidence().add("acc", "a", [1.0] * right + [0.0] * (of - right))
     node = parse_number("mean(acc(q, a))", evidence.vocabulary)
     assert evidence.evaluator().bounds(node) == (level, level)
+
+
+# --- agreement -----------------------------------------------------------------------------------------
+
+_BOTH = "(acc(q, a) > 0.5, P(yes | q, a) > 0.5)"
+
+
+def judged(
+    one: Values,
+    other: Values,
+    high: Values | None = None,
+    *,
+    clusters: dict[int, str] | None = None,
+) -> Evidence:
+    found = Evidence().add("acc", "a", one, high, clusters=clusters)
+    return found.add("P", "a", other, candidate="yes", clusters=clusters)
+
+
+def test_agreement_and_what_is_beyond_chance() -> None:
+    seen = judged([1, 1, 0, 0, 1], [1, 0, 0, 0, 1])
+    assert student(seen, f"agreement{_BOTH}").value == pytest.approx(0.8)
+    by_chance = 0.6 * 0.4 + 0.4 * 0.6
+    kappa = student(seen, f"kappa{_BOTH}")
+    assert kappa.value == pytest.approx((0.8 - by_chance) / (1 - by_chance))
+    assert -1 <= kappa.low < kappa.value < kappa.high <= 1
+
+
+def test_two_that_always_agree_are_not_sure_to() -> None:
+    for of in ("agreement", "kappa"):
+        found = student(judged([1, 0] * 10, [1, 0] * 10), f"{of}{_BOTH}")
+        assert found.value == 1
+        assert 0.4 < found.low < 0.99
+
+
+def test_where_all_are_alike_nothing_is_beyond_chance() -> None:
+    assert student(judged([1] * 9, [1] * 9), f"kappa{_BOTH}").value == 0
+
+
+def test_what_is_left_open_may_agree_and_may_not() -> None:
+    seen = judged([1, 0, 0, 1], [1, 0, 1, 1], [1, 0, 1, 1])
+    comparing = parse_number(f"agreement{_BOTH}", seen.vocabulary)
+    assert Evaluator(seen.observations, 0).bounds(comparing) == (0.75, 1)
+    kappa = Evaluator(seen.observations, 0).bounds(parse_number(f"kappa{_BOTH}", seen.vocabulary))
+    assert kappa[0] <= 0.5 <= kappa[1] == 1  # either way of settling it lies within
+
+
+def test_agreement_is_row_by_row_also_of_several_trainings_of_one_question() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 2, (3, 20)).astype(float)
+    other = np.where(rng.random((3, 20)) < 0.2, 1 - one, one)
+    seen = judged(one, other, clusters=dict.fromkeys(range(20), "all"))
+    for of in ("agreement", "kappa"):
+        found = student(seen, f"{of}{_BOTH}")
+        assert found.low < found.value < 1
+        assert found.high >= found.value

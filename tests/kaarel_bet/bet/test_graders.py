@@ -1,4 +1,5 @@
 import pytest
+from math_verify.errors import TimeoutException
 
 from backends.errors import SettingsError
 from kaarel_bet.bet.graders import Grading
@@ -215,3 +216,11 @@ def test_gates_combine_other_grades(
     of = {name: Grader.model_validate(rule) for name, rule in rules.items()}
     found = Grading(bet.model_copy(update={"graders": of}), "e", 0).grades(answer, _ROW)
     assert found == {"it": holds}  # what a gate is of is not asked for
+
+
+def test_mathematics_without_end_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never_ends(*_: object, **__: object) -> bool:
+        raise TimeoutException  # which is no Exception
+
+    monkeypatch.setattr("math_verify.parse", lambda *_, **__: [7] if "7" in _[0] else never_ends())
+    assert grades("$9^{9^{8}}$", math="7") == {"it": (0, 1), "it.unjudged": (1, 1)}

@@ -19,13 +19,14 @@ from backends.data import (
     ScoringResult,
 )
 from backends.errors import SettingsError
+from backends.openai_api.scoring.intervals import Position, Token, bound
 from kaarel_bet.bet.design import BetExperiment
 from kaarel_bet.bet.judging import Judged, Judging, mean_between
 from kaarel_bet.bet.observations import Observations
 from kaarel_bet.bet.planning import foresee
 from kaarel_bet.bet.schema import Grader
 from kaarel_bet.experiments.interface import Answers, Asked, Evaluation
-from tests.kaarel_bet.bet.written import designed, tokenize, written
+from tests.kaarel_bet.bet.written import PARTS, designed, tokenize, written
 
 _ROW = {"id": "a", "name": "Ann"}
 
@@ -174,7 +175,7 @@ def sampled(*texts: str, **rule: object) -> Judged:
 def test_samples_have_a_mean_and_a_standard_error() -> None:
     said = sampled("7", " 9\n", "8.", "8 of 10")
     assert said.grade == (8, 8)
-    assert said.error == pytest.approx(np.std([7, 9, 8, 8], ddof=1) / 2)
+    assert said.error == pytest.approx((np.std([7, 9, 8, 8], ddof=1) / 2,) * 2)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_models_are_asked_where_an_evaluation_names_them() -> None:
         ),
         (
             {
-                "graders": "{kind: {judge: j, options: [Y, N], prompt: '{nam} {answer}'}, nice: {exact: x}}"
+                "graders": "{kind: {judge: j, scale: [0, 4], prompt: '{nam} {answer}'}, nice: {exact: x}}"
             },
             r"graders\.kind\.prompt: no column 'nam'; did you mean 'name'",
         ),
@@ -460,3 +461,92 @@ def test_questions_that_cannot_be_asked_on_are_refused(told: str, message: str) 
     parts = {"evaluations": evaluations, "claims": claims}
     with pytest.raises(SettingsError, match=message):
         designed(**parts, graders="{loud: {share_of_letters: upper}}")
+
+
+# --- what a review found ---------------------------------------------------------------------------
+
+
+def test_ratings_are_bounded_where_it_is_not_known_how_they_fall_into_tokens() -> None:
+    """Of a path 5, 0 with 1 beside 5: all of P(1) may be that of 100, digit by digit."""
+    taken, other = Token(b"5", math.log(0.55)), Token(b"1", math.log(0.45))
+    zero = Token(b"0", 0.0)
+    path = [Position.of([taken, other], taken, 20), Position.of([zero], zero, 20)]
+    scores = {str(n): bound(str(n).encode(), path, None) for n in range(101)}
+    said = judging(scale=(0, 100)).judged(ScoringResult(id="q", candidates=scores, method="top-20"))
+    low, high = said.grade
+    assert low <= 0.55 * 50 + 0.45 * 100 <= high
+
+
+def test_a_sampled_rating_of_thousands_of_digits_is_none() -> None:
+    assert sampled("9" * 5000).elsewhere == (1, 1)
+    assert sampled("0" * 5000 + "7").grade == (7, 7)
+
+
+def test_the_standard_error_of_samples_is_observed() -> None:
+    parts = _BET | {"graders": "{kind: {" + _JUDGE + ", samples: 4}, nice: {exact: x}}"}
+    bet = written(**parts)
+    answers = played(bet, {"a": ("x", "y"), "b": ("x", "x"), "c": ("y", "y")})
+    judgements = {
+        one.name: {
+            q.id: GenerationResult(id=q.id, prompt="", texts=("1", "3", "1", "3"))
+            for q in one.queries
+        }
+        for one in bet.judgements(answers)
+    }
+    found = Observations(bet.observe(Answers(answers.asked, answers.tables, judgements)))
+    assert [o.low for o in found.of("kind", "by_hand", "")] == [2, 2, 2]
+    assert found.of("kind.error", "by_hand", "")[0].low == pytest.approx(1 / math.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"graders": "{kind: {judge: j, options: [known, other], prompt: '{answer}'}}"},
+            r"graders\.kind\.options: 'known' means something else",
+        ),
+        (
+            {"evaluations": _BET["evaluations"].replace("rows: people, given", "given")},
+            r"evaluations\.by_hand: 'given' needs 'rows'",
+        ),
+        (
+            {
+                "evaluations": _BET["evaluations"].replace(
+                    "known: {kind: n}", "known: {kind: big}"
+                ),
+                "data": PARTS["data"]
+                .replace("n: 3", "n: 3, big: 9")
+                .replace("n: 4", "n: 4, big: 9"),
+            },
+            r"evaluations\.by_hand\.known\.kind: 9 in row a, and grades are from 0 to 4",
+        ),
+        (
+            {
+                "evaluations": _BET["evaluations"]
+                + "  on: {after: e, prompt: many, candidates: {y: Yes}}\n"
+            },
+            r"evaluations\.on\.prompt: asks on in one phrasing, and this has 2",
+        ),
+        (
+            {
+                "evaluations": _BET["evaluations"]
+                + "  on: {after: e, prompt: W?, candidates: {y: '{nam}'}}"
+            },
+            r"evaluations\.on\.candidates\.y: no column 'nam'",
+        ),
+    ],
+)
+def test_what_would_fail_after_training_is_refused_before(
+    parts: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        designed(**(_BET | parts))
+
+
+def test_graders_of_one_name_are_asked_apart() -> None:
+    own = f"\n  kind: {{rows: people, given: x, graders: {{second: {{{_JUDGE}}}}}}}"
+    parts = _BET | {"graders": f"{{kind: {{{_JUDGE}, second: k}}, nice: {{exact: x}}}}"}
+    bet = written(**(parts | {"evaluations": _BET["evaluations"].rstrip() + own}))
+    answers = played(bet, {"a": ("x", "y"), "b": ("x", "x"), "c": ("y", "y")})
+    asked = {one.name: one.arms for one in bet.judgements(answers)}
+    assert asked == {"judged-kind": ["j"], "judged-kind-second": ["k"], "judged-kind.second": ["j"]}
