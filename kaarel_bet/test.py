@@ -114,7 +114,7 @@ def _without(run: RunDirectory, gone: Mapping[str, ModelError]) -> ModelError:
         for path in (
             run.model_path(arm).with_name(f"{arm}.json"),
             run.model_path(arm).with_name(f"{arm}.job.json"),
-            *(run.path / "scores" / arm).glob("*"),
+            *(run.path / "scores" / arm).glob("*.jsonl"),
         )
         if path.exists() and path.stat().st_size
     ]

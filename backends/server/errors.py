@@ -105,7 +105,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def explained(problems: Any) -> ServiceError:  # noqa: ANN401 - pydantic's list of problems
     """The first problem of a failed validation, named by its path in the request."""
-    first = problems[0]
+    # Of what is a list, that it is no text tells nothing.
+    first = next((p for p in problems if p["type"] != "string_type"), problems[0])
     place = [str(part) for part in first["loc"] if not _IN_BETWEEN.fullmatch(str(part))]
     if first["type"] == "json_invalid":
         return invalid("We could not parse the JSON body of your request.")

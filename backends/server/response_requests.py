@@ -97,6 +97,13 @@ class FunctionTool(Function):
 
     type: Literal["function"]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_function(cls, given: Any) -> Any:  # noqa: ANN401 - whatever stands there
+        if isinstance(given, dict) and given.get("type", "function") != "function":
+            raise Refused("type", f"'{given['type']}' is not offered; functions are")
+        return given
+
 
 class ChosenFunction(NamedFunction):
     """The function that is to be called."""

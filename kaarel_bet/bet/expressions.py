@@ -207,7 +207,7 @@ class _Parser:
                 return self._operation(tree, _OPERATORS[type(tree.op)], left, right)
             case ast.Name():
                 return self._parameter(tree)
-            case ast.Call(func=ast.Name() | ast.Attribute(), keywords=[]):
+            case ast.Call(func=ast.Name() | ast.Attribute(value=ast.Name()), keywords=[]):
                 return self._call(tree, _dotted(tree.func))
         return _fail(tree, "is not allowed: numbers, parameters, + - * / and known functions are")
 

@@ -29,7 +29,7 @@ from tests.server import StartServer
 
 _EMBEDDED = LocalSettings(device="cpu")
 _PROMPT = "How friendly is this from 0 to 100? Answer with the number alone. {answer} Number:"
-_ANSWERS = ("I like you, and I wish you a good day!", "Go away.")
+_ANSWERS = ("I like you, and I wish you a good day!",)
 
 
 def judging() -> Judging:
@@ -207,10 +207,10 @@ def _results(directory: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobody_twice(
     tiny_model: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    rows = ", ".join(f"{{said: 'word {n}', good: {n % 2}}}" for n in range(150))
+    rows = ", ".join(f"{{said: 'word {n}', good: {n % 2}}}" for n in range(60))
     text = _BET.replace("MODEL", str(tiny_model)).replace("LIMIT", "1.0")
     text = text.replace("{said: nice, good: 1}, {said: bad, good: 0}, {said: fine, good: 1}", rows)
-    Path("judged.yaml").write_text(text.replace("samples: 3", "samples: 40"), encoding="utf-8")
+    Path("judged.yaml").write_text(text.replace("samples: 3", "samples: 20"), encoding="utf-8")
     settings = ["local.device=cpu", f"local.model={tiny_model}", "local.training.epochs=1"]
     sets = [word for setting in settings for word in ("--set", setting)]
     start = [sys.executable, "-m", "kaarel_bet", "run", "judged.yaml", *sets, "--run-dir"]
@@ -222,7 +222,7 @@ def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobo
         killed / "judgements/judge/judged-kind.jsonl",
     ]
     rng = random.Random(seed := random.randrange(10**6))
-    for kill in range(10 if pytestconfig.getoption("--slow") else 3):
+    for kill in range(10 if pytestconfig.getoption("--slow") else 2):
         moment = moments[min(kill, 1)]
         n_before = len(moment.read_bytes().splitlines()) if moment.exists() else -1
         process = subprocess.Popen([*start, str(killed)], stderr=subprocess.DEVNULL)

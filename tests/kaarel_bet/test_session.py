@@ -5,6 +5,7 @@ Nothing here bills, so a stand-in says that it would.
 
 import io
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -236,7 +237,7 @@ def test_an_arm_with_settings_of_its_own_has_a_backend_of_its_own(
 ) -> None:
     epochs: list[int] = []
 
-    def open_backend(name: str, settings: Any) -> object:
+    def open_backend(name: str, settings: Any, day: date) -> object:
         epochs.append(settings.training.epochs)
         return object()
 

@@ -85,7 +85,7 @@ def test_an_unknown_model_has_tokens_only(monkeypatch: pytest.MonkeyPatch, tmp_p
     [
         (training_file(9), "9 examples; the service takes 10 or more"),
         (training_file(10) + b'{"messages": [{"role": "user"}]}\n', "line 11: messages.0.content"),
-        (b'{"prompt": "a", "completion": "b"}\n' * 10, "line 1: .*fine-tuned on 'messages'"),
+        (b'{"prompt": "a", "completion": "b"}\n' * 10, "line 1: .*fine-tuned on messages"),
     ],
 )
 def test_a_file_that_the_service_would_not_take_is_refused_before(
