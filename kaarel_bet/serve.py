@@ -15,7 +15,6 @@ from pathlib import Path
 
 from backends.errors import SettingsError
 from backends.local.settings import LocalSettings
-from backends.server.auth import check_exposure, read_key
 from backends.server.settings import ServerSettings
 from kaarel_bet.session import settings_of_files
 
@@ -74,6 +73,11 @@ def serve(settings: ServerSettings, local: LocalSettings, key_file: Path | None)
         SettingsError: no key for an open address, a port that is taken, data in use elsewhere.
         ModelError: the model can't be had.
     """
+    from backends.server.auth import (  # FastAPI, which no other command needs
+        check_exposure,
+        read_key,
+    )
+
     key = read_key(key_file)
     check_exposure(settings.host, key)
     listening = _listen(settings)
