@@ -126,7 +126,8 @@ def _tried(seen: Evidence) -> Iterator[Section]:
             off = fmean(abs(share - wanted) for share, wanted in shares)
             between = f"({one.name}({one.of}), {one.name}.{KNOWN}({one.of}))"
             estimates = (seen.judge.estimate(f"{what}{between}") for what in ("agreement", "kappa"))
-            words = (f"{e.value:.2g} ({e.low:.2g} to {e.high:.2g})" for e in estimates)
+            ends = ((round(x, 9) for x in (e.value, e.low, e.high)) for e in estimates)
+            words = ("{:.2g} ({:.2g} to {:.2g})".format(*numbers) for numbers in ends)
             row = (*row[:3], f"{off:.2g}", *words, f"{brier:.2g}")
             bins += _bins(one, shares)
         rows.append((*row, *["-"] * (7 - len(row))))

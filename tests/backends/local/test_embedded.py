@@ -32,6 +32,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("small_model-1.0.dist-info/METADATA", metadata)
         archive.writestr("small_model-1.0.dist-info/WHEEL", wheel)
         archive.writestr("small_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     for program in ("PIP", "UV"):
         monkeypatch.setenv(f"{program}_NO_INDEX", "1")
         monkeypatch.setenv(f"{program}_FIND_LINKS", str(packages))
