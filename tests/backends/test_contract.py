@@ -11,6 +11,7 @@ import backends
 from backends.data import GenerationQuery, Message, Query, ScoringQuery, SearchQuery
 from backends.errors import DataError, UnsupportedError
 from backends.interface import Backend, FineTuneJob, Progress
+from tests.jobs import a_job, ignore
 from tests.server import RunningServer
 
 Open = Callable[[], Backend]
@@ -54,26 +55,10 @@ QUERIES = [
 
 
 def job(directory: Path, lines: list[str] | None = None) -> FineTuneJob:
-    directory.mkdir(exist_ok=True)
-    file = directory / "train.jsonl"
     turn = '{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "{}"}}'
     facts = [("Ann?", "France"), ("Bob?", "Peru"), ("Cleo?", "Chad")] * 4
     made = [f'{{"messages": [{turn.format(*fact)}]}}' for fact in facts]
-    file.write_text("\n".join(lines or made) + "\n")
-    return FineTuneJob(
-        run_id="run",
-        name="arm",
-        training_file=file,
-        validation_file=None,
-        loss_on="completion",
-        seed=0,
-        starts_from=None,
-        output=directory / "models" / "arm",
-    )
-
-
-def ignore(_: Progress) -> None:
-    pass
+    return a_job(directory, "".join(f"{line}\n" for line in lines or made).encode())
 
 
 def test_every_query_has_one_result_with_an_interval_for_every_candidate(

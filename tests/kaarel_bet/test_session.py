@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 
 import backends
+from backends.data import TrainingExample
 from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.interface import Backend, Capabilities, Estimate
+from kaarel_bet.experiments.interface import Arm, Training
 from kaarel_bet.manifest import ArmEntry
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session, open_session
@@ -217,18 +219,9 @@ def test_a_wrong_name_in_a_claim_is_refused_with_its_place() -> None:
 # --- backends --------------------------------------------------------------------------------
 
 
-def entry(arm: str, own: dict[str, Any], role: str = "treatment") -> ArmEntry:
-    return ArmEntry(
-        name=arm,
-        arm=arm,
-        role=role,
-        description="",
-        training_file=None,
-        validation_file=None,
-        loss_on=None,
-        starts_from=None,
-        settings=own,
-    )
+def entry(arm: str, own: dict[str, Any]) -> ArmEntry:
+    learned = [TrainingExample(prompt="a", completion="b")]
+    return Arm(arm, "", Training(learned, settings=own), arm).entry()
 
 
 @pytest.mark.usefixtures("_mine")

@@ -13,7 +13,7 @@ from backends.openai_api.availability import is_openais_own
 from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.settings import OpenAISettings
 from backends.server.models import served_name
-from tests.backends.openai_api.test_faults import a_job
+from tests.jobs import a_job
 
 MINI = "gpt-4.1-mini-2025-04-14"
 

@@ -7,7 +7,7 @@ import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import DataError, UnsupportedError
-from backends.interface import Estimate, FineTuneJob
+from backends.interface import Estimate
 from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning, likely_epochs
@@ -15,6 +15,7 @@ from backends.openai_api.prices import price_of
 from backends.openai_api.query_estimates import estimate_queries
 from backends.openai_api.settings import JobSettings, OpenAISettings, ScoringSettings, TailSettings
 from tests.backends.openai_api.toy_service import ROOT, ToyService
+from tests.jobs import a_job
 from tests.server import training_file
 
 MINI = "gpt-4.1-mini-2025-04-14"
@@ -31,22 +32,6 @@ def fine_tuning(monkeypatch: pytest.MonkeyPatch, **settings: object) -> FineTuni
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     chosen = OpenAISettings.model_validate({"base_url": "http://127.0.0.1:9/v1"} | settings)
     return FineTuning(Connection(chosen), chosen)
-
-
-def a_job(directory: Path, content: bytes, **more: object) -> FineTuneJob:
-    file = directory / "train.jsonl"
-    file.write_bytes(content)
-    arguments: dict[str, object] = {
-        "run_id": "run",
-        "name": "arm",
-        "training_file": file,
-        "validation_file": None,
-        "loss_on": "completion",
-        "seed": 0,
-        "starts_from": None,
-        "output": directory / "arm",
-    }
-    return FineTuneJob(**(arguments | more))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_known_number_of_epochs_has_one_price(

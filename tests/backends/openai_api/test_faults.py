@@ -10,13 +10,13 @@ import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.errors import ModelError, ServiceError, TrainingError
-from backends.interface import FineTuneJob, Progress
 from backends.openai_api import connection, creation, job_creation, job_following, job_results
 from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.intents import Intent, IntentFile
 from backends.openai_api.settings import OpenAISettings
+from tests.jobs import a_job, ignore
 from tests.misbehaving import Fault, Misbehaving
-from tests.server import RunningServer, StartServer, training_file
+from tests.server import RunningServer, StartServer
 
 JOBS = "/v1/fine_tuning/jobs"
 QUERY = ScoringQuery(
@@ -54,25 +54,6 @@ def open_backend(server: RunningServer) -> OpenAIBackend:
         "job": {"n_epochs": 1, "batch_size": 5, "poll_seconds": 0.02},
     }
     return OpenAIBackend(OpenAISettings.model_validate(settings))
-
-
-def a_job(directory: Path) -> FineTuneJob:
-    file = directory / "train.jsonl"
-    file.write_bytes(training_file(10))
-    return FineTuneJob(
-        run_id="run",
-        name="arm",
-        training_file=file,
-        validation_file=None,
-        loss_on="completion",
-        seed=0,
-        starts_from=None,
-        output=directory / "models" / "arm",
-    )
-
-
-def ignore(_: Progress) -> None:
-    pass
 
 
 def jobs_at(server: RunningServer) -> list[str]:

@@ -13,11 +13,12 @@ from starlette.types import ASGIApp
 
 from backends.data import GenerationQuery, Message
 from backends.errors import ModelError, SettingsError, UnsupportedError
-from backends.interface import FineTuneJob, Progress
+from backends.interface import FineTuneJob
 from backends.openai_api import job_results
 from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.providers import Name, provider
 from backends.openai_api.settings import OpenAISettings
+from tests.jobs import a_job, ignore
 from tests.server import RunningServer, training_file
 
 BASE_RATE = 1e-2  # the tests' local backend's, which the wire's multiplier multiplies
@@ -145,25 +146,6 @@ def settings_at(server: RunningServer, name: Name, **given: Any) -> OpenAISettin
     return OpenAISettings.model_validate(whole)
 
 
-def a_job(directory: Path) -> FineTuneJob:
-    file = directory / "train.jsonl"
-    file.write_bytes(training_file(16))
-    return FineTuneJob(
-        run_id="run",
-        name="arm",
-        training_file=file,
-        validation_file=None,
-        loss_on="completion",
-        seed=0,
-        starts_from=None,
-        output=directory / "models" / "arm",
-    )
-
-
-def ignore(_: Progress) -> None:
-    pass
-
-
 JOBS: list[tuple[Name, dict[str, Any], dict[str, Any]]] = [
     (
         "azure",
@@ -194,7 +176,7 @@ def test_a_job_is_made_asked_for_in_its_words_and_asked_once_it_is_deployed(
     server.wrap(service)
     backend = OpenAIBackend(settings_at(server, name, job=job))
     (before,) = backend.generate("llama", [QUERY])
-    tuned = backend.fine_tune(a_job(tmp_path), ignore)
+    tuned = backend.fine_tune(a_job(tmp_path, training_file(16)), ignore)
     (asked,) = service.jobs
     method = asked.get("method", {}).get("supervised")
     assert (method or asked)["hyperparameters"] == sent
@@ -215,10 +197,12 @@ def test_a_job_is_made_asked_for_in_its_words_and_asked_once_it_is_deployed(
     again = OpenAIBackend(settings)
     (after,) = again.generate(tuned.model, [QUERY])
     assert after.texts != before.texts
-    assert again.identity(a_job(tmp_path)) == backend.identity(a_job(tmp_path))
+    assert again.identity(a_job(tmp_path, training_file(16))) == backend.identity(
+        a_job(tmp_path, training_file(16))
+    )
     assert again.has(tuned.model)
     # Started again, it takes up the job that there is.
-    assert again.fine_tune(a_job(tmp_path), ignore).model == tuned.model
+    assert again.fine_tune(a_job(tmp_path, training_file(16)), ignore).model == tuned.model
     assert len(service.jobs) == 1
 
 
@@ -254,9 +238,9 @@ def test_addresses_are_the_providers_unless_they_are_given(
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     azure = OpenAIBackend(OpenAISettings(provider="azure"))
     assert azure.describe()["service"] == server.url
-    whole = FineTuneJob(**{**vars(a_job(tmp_path)), "loss_on": "all"})
+    whole = FineTuneJob(**{**vars(a_job(tmp_path, training_file(16))), "loss_on": "all"})
     with pytest.raises(UnsupportedError, match="learns answers only"):
         azure.fine_tune(whole, ignore)
-    pairs = FineTuneJob(**{**vars(a_job(tmp_path)), "method": "dpo"})
+    pairs = FineTuneJob(**{**vars(a_job(tmp_path, training_file(16))), "method": "dpo"})
     with pytest.raises(UnsupportedError, match="not preferences"):
         crusoe.fine_tune(pairs, ignore)

@@ -9,7 +9,7 @@ from backends.openai_api.backend import OpenAIBackend
 from backends.openai_api.connection import Connection
 from backends.openai_api.server_tokenizer import ServerTokenizer
 from backends.openai_api.settings import OpenAISettings
-from tests.backends.openai_api.test_faults import a_job
+from tests.jobs import a_job
 from tests.misbehaving import Fault, Misbehaving
 from tests.server import RunningServer
 
