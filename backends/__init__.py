@@ -28,7 +28,7 @@ def open_backend(name: str, settings: Strict, day: date | None = None) -> "Backe
 
     `day` is what chat templates that write the date are told where the settings don't say, None for today.
     """
-    if isinstance(settings, LocalSettings):
-        settings = settings.of_day(day or date.today())
+    if day is not None and isinstance(settings, LocalSettings):
+        settings = settings.of_day(day)
     module, cls = _CLASSES[name]
     return getattr(importlib.import_module(module), cls)(settings)

@@ -131,10 +131,6 @@ class PreferenceExample(Strict):
         outputs = [*(self.preferred_output or ()), *(self.non_preferred_output or ())]
         if any(turn.role != "assistant" or turn.weight == 0 for turn in outputs):
             raise ValueError("an output must be one message of the assistant, of weight 1")
-        if self.input is not None and self.input.messages[-1].role == "assistant":
-            raise ValueError(
-                "input: its last message can't be the assistant's, which the outputs are"
-            )
         chosen, rejected = self.answers
         if chosen == rejected:
             raise ValueError(f"both answers are the same ({chosen[:40]!r}): nothing is preferred")

@@ -4,6 +4,7 @@ uv run python kaarel_bet/generate_data.py [--config FILE] [--set key.path=value]
 """
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from backends.interface import Backend, Estimate
 from kaarel_bet.bet.planning import foresee
 from kaarel_bet.bet.schema import Bet
 from kaarel_bet.environment import git_commit, hardware, versions
-from kaarel_bet.experiments.interface import Design
+from kaarel_bet.experiments.interface import Design, Evaluation
 from kaarel_bet.manifest import MODEL, Manifest
 from kaarel_bet.session import Session
 
@@ -75,18 +76,26 @@ def _judging(session: Session, design: Design) -> list[tuple[Backend, Estimate]]
 
     Raises if one can't be asked, or a further model, or what follows from answers: before any training.
     """
-    if not isinstance(session.settings.bet, Bet):
+    bet = session.settings.bet
+    if not (
+        isinstance(bet, Bet) and (bet.models or any(e.after for e in bet.evaluations.values()))
+    ):
         return []
     entries = {arm.name: arm.entry() for arm in design.arms}
     seen = foresee(session.experiment, design)
-    for one in (*design.evaluations, *seen.follow_ups):
-        for name in one.arms:
-            if entries[name].role == MODEL or one in seen.follow_ups:
-                session.backend_of(entries[name]).estimate(one.queries)
-    return [
-        ((backend := session.backend_of(entries[one.arms[0]])), backend.estimate(one.queries))
-        for one in seen.judgements
-    ]
+
+    def takes(
+        evaluations: Sequence[Evaluation], role: str | None
+    ) -> list[tuple[Backend, Estimate]]:
+        asked = [(entries[name], one) for one in evaluations for name in one.arms]
+        backends = [
+            (session.backend_of(arm), one) for arm, one in asked if role in (None, arm.role)
+        ]
+        return [(backend, backend.estimate(one.queries)) for backend, one in backends]
+
+    takes(design.evaluations, MODEL)
+    takes(seen.follow_ups, None)
+    return takes(seen.judgements, MODEL)
 
 
 if __name__ == "__main__":

@@ -226,11 +226,8 @@ class RunDirectory:
         further = self._write_records(f"data/validation-{arm.name}.jsonl", training.validation)
         return arm.entry(file, further)
 
-    def write_evaluation(self, evaluation: Evaluation) -> EvaluationEntry:
+    def write_evaluation(self, evaluation: Evaluation, folder: str = "data") -> EvaluationEntry:
         """Writes an evaluation's queries."""
-        return self._write_evaluation(evaluation, "data")
-
-    def _write_evaluation(self, evaluation: Evaluation, folder: str) -> EvaluationEntry:
         file = f"{folder}/queries-{evaluation.name}.jsonl"
         return evaluation.entry(self._write_records(file, evaluation.queries))
 
@@ -291,7 +288,7 @@ class RunDirectory:
         known = {entry.name for entry in self.evaluations()}
         clashing = known & {evaluation.name for evaluation in evaluations}
         assert not clashing, f"evaluations named like others: {clashing}"
-        entries = tuple(self._write_evaluation(evaluation, folder) for evaluation in evaluations)
+        entries = tuple(self.write_evaluation(evaluation, folder) for evaluation in evaluations)
         sha256 = {entry.queries_file: self.sha256(entry.queries_file) for entry in entries}
         written = FollowUps(evaluations=entries, sha256=sha256)
         write_text(path, written.model_dump_json(indent=2) + "\n")

@@ -5,8 +5,9 @@ uv run python kaarel_bet/test.py [--backend NAME] [--set key.path=value] ...
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from backends.errors import DataError, ModelError
@@ -65,25 +66,22 @@ def ask_missing(
     with run.writing():
         missing = _unasked(run, evaluations)  # another process may have asked in between
         models = {asking.arm: _model(session, asking.arm) for asking in missing}
-        for arm, model in models.items():
-            _take_over(session, model, [asking for asking in missing if asking.arm == arm])
-        missing = _unasked(run, evaluations)
-        if unaskable is not None:
-            for asking in missing:
-                _note_unaskable(session, models[asking.arm], asking, unaskable)
-            missing = _unasked(run, evaluations)
         gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
+        left: list[Asking] = []
         estimates: list[tuple[Backend, Estimate]] = []
-        for asking in missing:
-            backend, name = models[asking.arm]
-            try:
-                estimates.append((backend, backend.estimate(asking.queries, model=name)))
-            except ModelError as error:
-                gone.setdefault(asking.arm, error)
-        there = [asking for asking in missing if asking.arm not in gone]
+        for arm, model in models.items():
+            for asking in _take_over(session, model, [one for one in missing if one.arm == arm]):
+                try:
+                    askable, estimate = _askable(session, model, asking, unaskable)
+                except ModelError as error:
+                    gone.setdefault(arm, error)
+                    continue
+                left += [askable] if askable.queries else []
+                estimates.append((model.backend, estimate))
+        there = [asking for asking in left if asking.arm not in gone]
         if there:
             n_queries = sum(len(asking.queries) for asking in there)
-            n_models = len(models) - len(gone)
+            n_models = len({asking.arm for asking in there})
             session.agree_to(f"{what}: {n_queries} queries to {n_models} models", estimates)
         for arm in dict.fromkeys(asking.arm for asking in there):
             try:
@@ -165,43 +163,57 @@ def _model(session: Session, arm: str) -> _Model:
     )
 
 
-def _note_unaskable(session: Session, model: _Model, asking: Asking, unaskable: Unaskable) -> None:
-    """Writes down what stands for queries that can't be asked."""
-    refused = []
-    with suppress(ModelError):  # said when it is asked
+def _askable(
+    session: Session, model: _Model, asking: Asking, unaskable: Unaskable | None
+) -> tuple[Asking, Estimate]:
+    """What of it can be asked, and what that takes; what stands for the rest is written down."""
+    estimate = partial(model.backend.estimate, model=model.name)
+    try:
+        return asking, estimate(asking.queries)
+    except DataError:
+        if unaskable is None:
+            raise
+    queries: list[Any] = []
+    refused: list[Any] = []
+    for query in asking.queries:
         try:
-            model.backend.estimate(asking.queries, model=model.name)
-        except DataError:
-            for query in asking.queries:
-                try:
-                    model.backend.estimate([query], model=model.name)
-                except DataError as error:
-                    refused.append(_without_name(unaskable(query, str(error))))
-    if refused:
-        with session.run.open_results(asking.arm, asking.evaluation) as file:
-            file.append(refused)
-        where = f"{asking.arm}, {asking.evaluation.name}"
-        session.say(f"{where}: {len(refused)} of {len(asking.queries)} queries can't be asked")
+            estimate([query])
+            queries.append(query)
+        except DataError as error:
+            refused.append(_without_name(unaskable(query, str(error))))
+    with session.run.open_results(asking.arm, asking.evaluation) as file:
+        file.append(refused)
+    where = f"{asking.arm}, {asking.evaluation.name}"
+    session.say(f"{where}: {len(refused)} of {len(asking.queries)} queries can't be asked")
+    left = replace(asking, queries=queries)
+    return left, estimate(queries) if queries else Estimate(tokens=0)
 
 
-def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> None:
-    """Makes answers that other runs had to the same queries this run's."""
+def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> Sequence[Asking]:
+    """Makes answers that other runs had to the same queries this run's; returns what is left to ask."""
     run, arm = session.run, askings[0].arm
-    with suppress(ModelError):  # said when it is asked
+    try:
         identity = model.backend.asked_as(model.name)
-        if identity is None:
-            return
-        note_who_answers(run.results_directory(arm, askings[0].evaluation), identity)
-        queries = [query for asking in askings for query in asking.queries]
-        found = list(earlier_answers(run, identity, queries))
-        for asking in askings:
-            own = {query.id for query in asking.queries}
-            if results := [_without_name(r) for _, r in found if r.id in own]:
-                with run.open_results(arm, asking.evaluation) as file:
-                    file.append(results)
-        if found:
-            runs = ", ".join(dict.fromkeys(name for name, _ in found))
-            session.say(f"{arm}: {len(found)} answers as given in {runs}")
+    except ModelError:  # said when it is asked
+        identity = None
+    if identity is None:
+        return askings
+    note_who_answers(run.results_directory(arm, askings[0].evaluation), identity)
+    queries = [query for asking in askings for query in asking.queries]
+    found = {result.id: (name, result) for name, result in earlier_answers(run, identity, queries)}
+    if not found:
+        return askings
+    left: list[Asking] = []
+    for asking in askings:
+        results = [_without_name(found[q.id][1]) for q in asking.queries if q.id in found]
+        if results:
+            with run.open_results(arm, asking.evaluation) as file:
+                file.append(results)
+        if new := [query for query in asking.queries if query.id not in found]:
+            left.append(replace(asking, queries=new))
+    runs = ", ".join(dict.fromkeys(name for name, _ in found.values()))
+    session.say(f"{arm}: {len(found)} answers as given in {runs}")
+    return left
 
 
 def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> None:

@@ -9,7 +9,7 @@ import openai
 
 from backends.data import Message
 from backends.openai_api.answers import AnswerKind, ChatAnswer, TextAnswer, read
-from backends.openai_api.availability import tells_of
+from backends.openai_api.availability import may_have
 from backends.openai_api.connection import Connection, RequestFailed
 from backends.openai_api.failures import TRANSIENT, Kind, retry_after
 from backends.openai_api.models import base_name, is_tuned
@@ -79,9 +79,7 @@ class Asker:
         """
         if not is_tuned(model) or model in self._answered:
             return False
-        return await tells_of(self.connection, model) or not await tells_of(
-            self.connection, base_name(model)
-        )
+        return await may_have(self.connection, model, base_name(model))
 
     async def is_refused(self, what: str, request: Request[AnswerKind]) -> bool:
         """Whether the service says that it can't do such a request, or has no such endpoint.

@@ -85,6 +85,14 @@ async def tells_of(connection: Connection, model: str) -> bool:
     return True
 
 
+async def may_have(connection: Connection, model: str, base: str) -> bool:
+    """Whether a service may have a model that was made of a base: it tells of it, or of neither.
+
+    Not every service tells of its models, nor to every key. Raises as `tells_of`.
+    """
+    return await tells_of(connection, model) or not await tells_of(connection, base)
+
+
 async def _told_of(connection: Connection, name: str) -> Model:
     """Raises RequestFailed where the model is not known or nothing is told, and ServiceError."""
     what = f"ask for the model {name}"

@@ -21,7 +21,7 @@ from backends.data import (
 from backends.errors import ModelError, UnsupportedError
 from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
 from backends.openai_api.asking import Asker
-from backends.openai_api.availability import check_model, check_training, last_days, tells_of
+from backends.openai_api.availability import check_model, check_training, last_days, may_have
 from backends.openai_api.connection import Connection
 from backends.openai_api.fine_tuning import FineTuning
 from backends.openai_api.generation import Generation, written_out
@@ -110,10 +110,7 @@ class OpenAIBackend(Backend):
     def has(self, model: str) -> bool:
         if self._provider.deploying:
             return True  # it tells of those that are deployed, if of any
-        # Not every service tells of its models, nor to every key: then it has what it had.
-        return self._connection.run(tells_of(self._connection, model)) or not self._connection.run(
-            tells_of(self._connection, self.base_model)
-        )
+        return self._connection.run(may_have(self._connection, model, self.base_model))
 
     @override
     def side_by_side(self, estimates: Sequence[Estimate]) -> int:

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,10 +233,9 @@ class Trainer:
         for row, answer in zip(rows, answers, strict=True):
             made = [_answered(one, row, answer, form, where) for form in forms]
             for fields in made or [_learned_chat(one, row, where)]:
-                try:
-                    yield TrainingExample(**fields)
-                except ValidationError as error:
-                    raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
+                with _of_row(row, where):
+                    example = TrainingExample(**fields)
+                yield example
 
     def _preferences(
         self, one: TrainingSet, rows: Sequence[Row], where: str, rng: random.Random
@@ -253,10 +253,18 @@ class Trainer:
                 for form in forms
             ]
             for fields in made or [_preferred_chat(one, row, where)]:
-                try:
-                    yield PreferenceExample.model_validate(fields, strict=False)
-                except ValidationError as error:
-                    raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
+                with _of_row(row, where):
+                    example = PreferenceExample.model_validate(fields, strict=False)
+                yield example
+
+
+@contextmanager
+def _of_row(row: Row, where: str) -> Iterator[None]:
+    """Names the row of which no example can be made. Raises SettingsError."""
+    try:
+        yield
+    except ValidationError as error:
+        raise SettingsError(f"{where}: row {row['id']}: {explain(error)}") from error
 
 
 def _preferred(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:

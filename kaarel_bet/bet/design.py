@@ -124,15 +124,15 @@ class BetExperiment(Experiment):
     @property
     @override
     def judges(self) -> Sequence[str]:
-        graders = {id(g): g for of in self._gradings().values() for g in of.needed.values()}
-        return list(dict.fromkeys(judge for g in graders.values() for judge in g.judges))
+        judgings = (one for of in self._gradings().values() for one in of.judgings)
+        return list(dict.fromkeys(judging.model for judging in judgings))
 
     @override
     def judgements(self, answers: Answers) -> Sequence[Evaluation]:
         found: dict[str, tuple[Judging, dict[str, Any]]] = {}
         gradings = self._gradings()
         for asked, _, row, texts, _ in self._answered(answers):
-            for judging in gradings[asked.evaluation].judgings if asked.spec.graders else ():
+            for judging in gradings[asked.evaluation].judgings:
                 _, queries = found.setdefault(judging.name, (judging, {}))
                 for text in texts:
                     query = judging.query(text, row)
@@ -146,9 +146,8 @@ class BetExperiment(Experiment):
     def observe(self, answers: Answers) -> Iterator[Observation]:
         gradings = self._gradings(answers.judgements)
         for asked, whose, row, texts, first in self._answered(answers):
-            grading = gradings[asked.evaluation]
             for part, text in enumerate(texts, start=first):
-                grades = grading.grades(text, row) if asked.spec.graders else {}
+                grades = gradings[asked.evaluation].grades(text, row)
                 known = {f"{name}.{KNOWN}": (x, x) for name, x in asked.known(row).items()}
                 found = ((name, "", *ends) for name, ends in {**grades, **known}.items())
                 yield from self._observations(whose, row, part, found)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -39,6 +39,9 @@ _NUMBER = re.compile(
     r"(?:(?<![\w.])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d+)?"
 )
 _GATE = re.compile(r"\s*(\w+(?:\.\w+)?)\s*(>=|>|<=|<)\s*(-?\d+(?:\.\d+)?)\s*")
+
+Gate = tuple[str, Comparison, float]
+"""A quantity, and what it is compared with."""
 
 Grades = Mapping[str, Range]
 """Quantity -> the least and the most that it is."""
@@ -110,7 +113,7 @@ def _check_gate(grader: Grader, name: str, known: Mapping[str, Grader], where: s
             )
 
 
-def _gate(gate: str, where: str) -> tuple[str, Comparison, float]:
+def _gate(gate: str, where: str) -> Gate:
     found = _GATE.fullmatch(gate)
     if found is None:
         raise SettingsError(
@@ -166,8 +169,13 @@ class Grading:
         own = spec.graders if isinstance(spec.graders, dict) else {}
         self._known = {**self.bet.graders, **own}
         self._is_own = own.keys()
-        gates = [gate for grader in self.asked.values() for gate in grader.gates]
-        further = [_gate(gate, "")[0].partition(".")[0] for gate in gates]
+        self._listed = [q for name, of in self.asked.items() for q in quantities_of(name, of)]
+        self._gates = {
+            name: [_gate(gate, self.where(name)) for gate in grader.gates]
+            for name, grader in self.asked.items()
+            if grader.gates
+        }
+        further = [of.partition(".")[0] for gates in self._gates.values() for of, *_ in gates]
         self.needed = {name: self._known[name] for name in (*self.asked, *further)}
         """Also those that gates are of."""
         self._judgings = {name: list(self._judged_by(name)) for name in self.needed}
@@ -210,11 +218,9 @@ class Grading:
         for name, grader in self.needed.items():
             if not grader.gates:
                 found |= self._graded(name, answer, row)
-        for name, grader in self.asked.items():
-            if grader.gates:
-                found[name] = _gated(grader, found, self.where(name))
-        listed = [q for name, grader in self.asked.items() for q in quantities_of(name, grader)]
-        return {quantity: found[quantity] for quantity in listed}
+        for name, gates in self._gates.items():
+            found[name] = _gated(gates, found, every=self.asked[name].all_of is not None)
+        return {quantity: found[quantity] for quantity in self._listed}
 
     def _graded(self, name: str, answer: str, row: Row) -> dict[str, Range]:
         grader, where = self.needed[name], self.where(name)
@@ -234,16 +240,11 @@ class Grading:
         return found | {f"{name}.{SECOND}": one.grade for one in second}
 
 
-def _gated(grader: Grader, found: Grades, where: str) -> Range:
-    """1 where all comparisons (or any) hold; what intervals leave open may be both."""
-    holds: list[bool | None] = []
-    for gate in grader.gates:
-        quantity, comparison, threshold = _gate(gate, where)
-        holds.append(settled(*found[quantity], comparison, threshold))
-    every = all if grader.all_of is not None else any
-    return float(every(one is True for one in holds)), float(
-        every(one is not False for one in holds)
-    )
+def _gated(gates: Sequence[Gate], found: Grades, *, every: bool) -> Range:
+    """1 where every comparison, or any, holds; what intervals leave open may be both."""
+    holds = [settled(*found[of], comparison, threshold) for of, comparison, threshold in gates]
+    among = all if every else any
+    return float(among(h is True for h in holds)), float(among(h is not False for h in holds))
 
 
 def _by_rule(grader: Grader, answer: str, row: Row, where: str) -> Range:

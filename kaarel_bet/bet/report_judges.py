@@ -118,9 +118,8 @@ def _tried(seen: Evidence) -> Iterator[Section]:
         least, most = question.quantities[one.name]
         off = fmean(abs(grade - wanted) for grade, wanted in pairs)
         row = (one.name, one.pair[1], f"{len(pairs)}", f"{off:.2g}")
-        if (question.quantities[f"{one.name}.{KNOWN}"] == SHARE and (least, most) != SHARE) or (
-            {wanted for _, wanted in pairs} <= {0.0, 1.0} and (least, most) == SHARE
-        ):
+        is_yes_or_no = {wanted for _, wanted in pairs} <= {0.0, 1.0}
+        if is_yes_or_no and question.quantities[f"{one.name}.{KNOWN}"] == SHARE:
             shares = [((grade - least) / (most - least), wanted) for grade, wanted in pairs]
             brier = fmean((share - wanted) ** 2 for share, wanted in shares)
             off = fmean(abs(share - wanted) for share, wanted in shares)

@@ -143,9 +143,8 @@ class _Walk:
         low = -math.inf if self._seen is None else math.fsum(self._seen)
         high = min(first_high, log_sum(self._possible))
         first_low = -math.inf if self._seen is None else self._seen[0]
-        # Where it was not seen whole, the most that it can have.
-        along = len(self._followed) + max(1, len(self._rest))
-        along = along if self._seen is None else len(self._seen)
+        most = len(self._followed) + max(1, len(self._rest))  # of what was not seen whole
+        along = most if self._seen is None else len(self._seen)
         return CandidateScore(
             # The maximum only takes back what floating point took off.
             total=LogProbability(low=low, high=max(low, high)),
