@@ -5,7 +5,7 @@ to a hosted service as it is.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
@@ -200,13 +200,29 @@ class ScoringQuery(Query):
     candidates: Annotated[dict[str, str], Field(min_length=1)]
 
 
+FirstSample = Annotated[int, Field(ge=0, exclude_if=lambda number: number == 0)]
+
+
 class GenerationQuery(Query):
-    """A context to be continued with sampled text; temperature 0 is greedy decoding."""
+    """A context to be continued with sampled text; temperature 0 is greedy decoding.
+
+    The samples are numbered from `first_sample` on. What each one is depends on `seed` and its number.
+    """
 
     max_tokens: Annotated[int, Field(ge=1)]
     temperature: Annotated[float, Field(ge=0)] = 0.0
     n_samples: Annotated[int, Field(ge=1)] = 1
     seed: int = 0
+    first_sample: FirstSample = 0
+
+    def part(self, samples: range) -> Self:
+        """The same question, for these of its samples."""
+        return self.model_copy(update={"first_sample": samples.start, "n_samples": len(samples)})
+
+    @property
+    def samples(self) -> range:
+        """The numbers of its samples."""
+        return range(self.first_sample, self.first_sample + self.n_samples)
 
     @model_validator(mode="after")
     def _greedy_has_one_answer(self) -> Self:
@@ -271,11 +287,33 @@ class ScoringResult(Strict):
 
 
 class GenerationResult(Strict):
-    """The sampled texts for a query, and the prompt as the model saw it."""
+    """Sampled texts for a query, and the prompt as the model saw it.
+
+    They are those samples whose numbers begin with `first_sample`: a query can be answered in parts.
+    """
 
     id: str
     prompt: str
     texts: tuple[str, ...]
+    first_sample: FirstSample = 0
+
+    @property
+    def samples(self) -> range:
+        """The numbers of its texts."""
+        return range(self.first_sample, self.first_sample + len(self.texts))
+
+
+def join_parts(parts: Iterable[GenerationResult]) -> dict[str, GenerationResult]:
+    """Query id -> everything that was sampled for it, in the order of the samples."""
+    of_queries: dict[str, list[GenerationResult]] = {}
+    for part in parts:
+        of_queries.setdefault(part.id, []).append(part)
+    joined: dict[str, GenerationResult] = {}
+    for query_id, results in of_queries.items():
+        results.sort(key=lambda part: part.first_sample)
+        texts = tuple(text for part in results for text in part.texts)
+        joined[query_id] = results[0].model_copy(update={"texts": texts})
+    return joined
 
 
 class Completion(Strict):

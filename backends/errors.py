@@ -9,9 +9,12 @@
     ├── DeviceMemoryError (MemoryError)   one example alone does not fit the device
     ├── TrainingError (RuntimeError)      a training in a process of its own that ended without a model
     └── ServiceError (ConnectionError)    a service that can't be reached, refuses, or fails a job
+        └── RefusedError                  one that will not answer what some queries say
 
 Each is also its closest kin in the standard library, so that library callers can catch either.
 """
+
+from collections.abc import Mapping
 
 
 class KaarelBetError(Exception):
@@ -48,3 +51,16 @@ class TrainingError(KaarelBetError, RuntimeError):
 
 class ServiceError(KaarelBetError, ConnectionError):
     """A service that can't be reached, refuses a request, or fails a job."""
+
+
+class RefusedError(ServiceError):
+    """Queries whose content a service will not answer; the others have been answered.
+
+    `refused` has the service's words of each: query id -> reason.
+    """
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        self.refused = dict(refused)
+        query_id, reason = next(iter(self.refused.items()))
+        others = f"; {len(self.refused)} queries were refused" if len(self.refused) > 1 else ""
+        super().__init__(f"query '{query_id}': {reason}{others}")

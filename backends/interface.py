@@ -239,7 +239,7 @@ class Backend(Protocol):
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        """The same for sampled text."""
+        """The same for sampled text, a query's samples all at once or in several results, part by part."""
         ...
 
     def close(self) -> None:

@@ -72,7 +72,10 @@ def _answered(
         contents = {query.id: _content(query) for query in run.queries(entry)}
         if any(content in wanted for content in contents.values()):
             results = run.results(directory.name, entry)
-            yield from ((contents[i], results[i]) for i in results if i in contents)
+            missing = {query.id for query in run.unanswered(directory.name, entry)}
+            yield from (
+                (contents[i], results[i]) for i in results if i in contents and i not in missing
+            )
 
 
 def _content(query: Any) -> str:  # noqa: ANN401 - of any kind

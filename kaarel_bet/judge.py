@@ -34,7 +34,10 @@ def judge(session: Session) -> None:
 def _unknown(query: Any, reason: str) -> ScoringResult | GenerationResult:  # noqa: ANN401
     """What is known of what a judge can't be asked, as of an answer too long for it: nothing."""
     if isinstance(query, GenerationQuery):
-        return GenerationResult(id=query.id, prompt="", texts=("",) * query.n_samples)
+        texts = ("",) * query.n_samples
+        return GenerationResult(
+            id=query.id, prompt="", texts=texts, first_sample=query.first_sample
+        )
     nothing = LogProbability(low=-math.inf, high=0.0)
     score = CandidateScore(total=nothing, first_token=nothing, n_tokens=1)
     candidates = dict.fromkeys(query.candidates, score)

@@ -5,8 +5,9 @@ Every file is written atomically by one step; scores are append-only. See the RE
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, count, takewhile
@@ -27,6 +28,7 @@ from backends.data import (
     SearchQuery,
     SearchResult,
     TunedModel,
+    join_parts,
 )
 from backends.errors import DataError, RunDirectoryError, SettingsError
 from backends.jsonl import AppendOnlyFile, lines, read_jsonl
@@ -50,6 +52,21 @@ _RESULTS: dict[Kind, TypeAdapter[Any]] = {
     "search": TypeAdapter(SearchResult),
 }
 _ROW = TypeAdapter(dict[str, Any])
+
+
+class _Answered(BaseModel):
+    """What is read of a result where only that it is there counts: some have thousands of numbers."""
+
+    id: str
+    texts: tuple[str, ...] = ()
+    first_sample: int = 0
+
+    @property
+    def samples(self) -> range:
+        return range(self.first_sample, self.first_sample + len(self.texts))
+
+
+_ANSWERED = TypeAdapter(_Answered)
 
 JUDGEMENTS = "judgements"
 """The directory of what judges are asked and answer: without it they are asked again, and nobody else."""
@@ -402,7 +419,22 @@ class RunDirectory:
         if not path.exists() or path.stat().st_size == 0:
             return {}
         results = read_jsonl(path, _RESULTS[evaluation.kind], unfinished_ok=True)
+        if evaluation.kind == "generation":
+            return dict(join_parts(results))
         return {result.id: result for result in results}
+
+    def unanswered(self, arm: str, evaluation: EvaluationEntry) -> list[Any]:
+        """The queries that have no result yet; of some samples, those that are missing."""
+        path = self._results_path(arm, evaluation)
+        there = path.exists() and path.stat().st_size
+        known: dict[str, set[int]] = {}
+        for result in read_jsonl(path, _ANSWERED, unfinished_ok=True) if there else ():
+            known.setdefault(result.id, set()).update(result.samples)
+        return [
+            left
+            for query in self.queries(evaluation)
+            for left in _missing(query, known.get(query.id))
+        ]
 
     def answers(self) -> Answers:
         """Everything that was found, in the order of the queries, and the tables."""
@@ -506,3 +538,15 @@ def _read(path: Path, kind: type[Record]) -> Record:
         raise RunDirectoryError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         raise RunDirectoryError(f"{path}: {explain(error)}") from error
+
+
+def _missing(query: Any, known: Container[int] | None) -> list[Any]:  # noqa: ANN401 - of any kind
+    """A query without result, or a query for each stretch of samples without one."""
+    if known is None:
+        return [query]
+    if not isinstance(query, GenerationQuery):
+        return []
+    missing = (sample for sample in query.samples if sample not in known)
+    stretches = itertools.groupby(enumerate(missing), key=lambda both: both[1] - both[0])
+    parts = [[sample for _, sample in stretch] for _, stretch in stretches]
+    return [query.part(range(part[0], part[-1] + 1)) for part in parts]

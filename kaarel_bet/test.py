@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from backends.errors import DataError, ModelError
+from backends.data import GenerationQuery, GenerationResult
+from backends.errors import DataError, ModelError, RefusedError
 from backends.interface import Backend, Estimate
 from kaarel_bet.earlier_answers import earlier_answers, note_who_answers
 from kaarel_bet.manifest import EvaluationEntry, Kind
@@ -58,6 +59,7 @@ def ask_missing(
 
     Raises:
         DataError: a query can't be asked.
+        RefusedError: a service will not answer some queries; the others have been asked.
         ModelError: models that can't be had; the others have been asked.
     """
     run = session.run
@@ -83,14 +85,23 @@ def ask_missing(
             n_queries = sum(len(asking.queries) for asking in there)
             n_models = len({asking.arm for asking in there})
             session.agree_to(f"{what}: {n_queries} queries to {n_models} models", estimates)
+        refused: dict[str, str] = {}
         for arm in dict.fromkeys(asking.arm for asking in there):
+            of_arm = [asking for asking in there if asking.arm == arm]
             try:
                 session.close_others(models[arm].backend)
-                _ask(session, models[arm], [asking for asking in there if asking.arm == arm], what)
+                reasons = _ask(session, models[arm], of_arm, what)
             except ModelError as error:
                 gone[arm] = error
+                continue
+            if unaskable:
+                _stand_in(session, of_arm, reasons, unaskable)
+            else:
+                refused |= {f"{arm}, {query_id}": reason for query_id, reason in reasons.items()}
         if gone:
             raise _without(run, gone)
+        if refused:
+            raise RefusedError(refused)
 
 
 def _without_name(result: Any) -> Any:  # noqa: ANN401 - of any kind
@@ -135,13 +146,10 @@ class Asking:
 def _unasked(run: RunDirectory, evaluations: Sequence[EvaluationEntry]) -> list[Asking]:
     askings = []
     for evaluation in evaluations:
-        queries = run.queries(evaluation)
         for arm in evaluation.arms:
-            answered = run.results(arm, evaluation)
             missing = [
                 query.model_copy(update={"id": f"{evaluation.name}/{query.id}"})
-                for query in queries
-                if query.id not in answered
+                for query in run.unanswered(arm, evaluation)
             ]
             if missing:
                 askings.append(Asking(arm, evaluation, missing))
@@ -174,19 +182,35 @@ def _askable(
         if unaskable is None:
             raise
     queries: list[Any] = []
-    refused: list[Any] = []
+    reasons: dict[str, str] = {}
     for query in asking.queries:
         try:
             estimate([query])
             queries.append(query)
         except DataError as error:
-            refused.append(_without_name(unaskable(query, str(error))))
-    with session.run.open_results(asking.arm, asking.evaluation) as file:
-        file.append(refused)
-    where = f"{asking.arm}, {asking.evaluation.name}"
-    session.say(f"{where}: {len(refused)} of {len(asking.queries)} queries can't be asked")
+            reasons[query.id] = str(error)
+    _stand_in(session, [asking], reasons, unaskable)
     left = replace(asking, queries=queries)
     return left, estimate(queries) if queries else Estimate(tokens=0)
+
+
+def _stand_in(
+    session: Session, askings: Sequence[Asking], reasons: Mapping[str, str], unaskable: Unaskable
+) -> None:
+    """Writes down what stands for the results of queries (by id) that can't be asked."""
+    for asking in askings:
+        missing = session.run.unanswered(asking.arm, asking.evaluation)
+        named = ((query, f"{asking.evaluation.name}/{query.id}") for query in missing)
+        results = [unaskable(query, reasons[name]) for query, name in named if name in reasons]
+        if not results:
+            continue
+        with session.run.open_results(asking.arm, asking.evaluation) as file:
+            file.append(results)
+        where = f"{asking.arm}, {asking.evaluation.name}"
+        session.say(
+            f"{where}: {len(results)} of {len(asking.queries)} queries can't be asked: "
+            f"{next(iter(reasons.values()))}"
+        )
 
 
 def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> Sequence[Asking]:
@@ -216,9 +240,11 @@ def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> Se
     return left
 
 
-def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> None:
-    total = sum(len(asking.queries) for asking in askings)
+def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> dict[str, str]:
+    """Returns the ids of queries that were refused, with the reasons."""
+    total = sum(_answers_in(query) for asking in askings for query in asking.queries)
     done = 0
+    refused: dict[str, str] = {}
     of_kinds: dict[Kind, list[Asking]] = {}
     for asking in askings:
         of_kinds.setdefault(asking.evaluation.kind, []).append(asking)
@@ -234,11 +260,19 @@ def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> N
                     )
                     for asking in of_kind
                 }
-                for result in _answers(model, kind, queries):
-                    name = result.id.partition("/")[0]
-                    files[name].append([_without_name(result)])
-                    done += 1
-                    report(done, total, name)
+                try:
+                    for result in _answers(model, kind, queries):
+                        name = result.id.partition("/")[0]
+                        files[name].append([_without_name(result)])
+                        done += _answers_in(result)
+                        report(done, total, name)
+                except RefusedError as error:
+                    refused |= error.refused
+    return refused
+
+
+def _answers_in(one: Any) -> int:  # noqa: ANN401 - a query or a result, of any kind
+    return len(one.samples) if isinstance(one, GenerationQuery | GenerationResult) else 1
 
 
 def _answers(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:

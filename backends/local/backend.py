@@ -238,8 +238,7 @@ class LocalBackend(Backend):
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
         generator = Generator(self._opened(model).decoder, self._encoder)
-        for batch in generator.generate(queries):
-            yield from batch
+        yield from generator.generate(queries)
 
     @override
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:

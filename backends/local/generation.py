@@ -1,13 +1,24 @@
 """Generated text for whole lists of queries, greedy or at a temperature."""
 
+import itertools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from backends.data import GenerationQuery, GenerationResult
-from backends.local.answers import answers_to, choose
+from backends.errors import DeviceMemoryError
+from backends.local.answers import Answer, answers_to, choose
 from backends.local.decoding import MAX_POSITIONS, MAX_ROWS, Batch, Decoder
 from backends.local.encoding import Encoder
-from backends.local.memory import halving_when_out_of_memory
+from backends.local.memory import is_out_of_memory, release_cached_memory
 from backends.local.sampling import Sampling
+
+
+class _Wanted(NamedTuple):
+    """One sample of a query, and its place in the list of queries."""
+
+    place: int
+    query: GenerationQuery
+    sample: int
 
 
 class Generator:
@@ -17,51 +28,79 @@ class Generator:
         self._decoder = decoder
         self._encoder = encoder
 
-    def generate(self, queries: Sequence[GenerationQuery]) -> Iterator[list[GenerationResult]]:
-        """The queries' texts, in batches of `MAX_ROWS` and `MAX_POSITIONS` at most, or one query.
+    def generate(self, queries: Sequence[GenerationQuery]) -> Iterator[GenerationResult]:
+        """The queries' texts, a sample a result, each as it ends.
+
+        At most `MAX_ROWS` and `MAX_POSITIONS` are under way at a time, or one.
 
         Raises:
-            DeviceMemoryError: a single query does not fit the device.
+            DeviceMemoryError: a single sample does not fit the device.
         """
-        sizes = {id(q): len(self._encoder.prompt(q)) + q.max_tokens for q in queries}
+        sizes = [len(self._encoder.prompt(q)) + q.max_tokens for q in queries]
         # Rows of a like length pad little and end together.
-        remaining = sorted(queries, key=lambda q: (q.max_tokens, sizes[id(q)]))
-        while remaining:
-            n_rows, size = 0, 0
-            for query in remaining:
-                n_rows += query.n_samples
-                fits = n_rows <= MAX_ROWS and n_rows * sizes[id(query)] <= MAX_POSITIONS
-                if size and not fits:
-                    break
-                size += 1
-            batch, remaining = remaining[:size], remaining[size:]
-            yield from halving_when_out_of_memory(self._answered, batch)
+        places = sorted(range(len(queries)), key=lambda i: (queries[i].max_tokens, sizes[i]))
+        wanted = [_Wanted(i, queries[i], sample) for i in places for sample in queries[i].samples]
+        while wanted:
+            fitting = (
+                n <= MAX_ROWS and n * sizes[one.place] <= MAX_POSITIONS
+                for n, one in enumerate(wanted, start=1)
+            )
+            n_rows = max(1, sum(itertools.takewhile(bool, fitting)))
+            yield from self._answered(wanted[:n_rows])
+            wanted = wanted[n_rows:]
 
-    def _answered(self, queries: Sequence[GenerationQuery]) -> list[GenerationResult]:
-        vocabulary = self._decoder.vocabulary
-        answers = [
-            answers_to(self._encoder.prompt(query), _sampling(query), vocabulary)
-            for query in queries
-        ]
-        started = [item for ready in self._decoder.start(answers) for item in ready]
-        place = {row: (i, row.sample) for i, batch in started for row in batch.rows}
-        texts = [[""] * query.n_samples for query in queries]
-        batch = Batch.joined([batch for _, batch in started])
+    def _answered(self, wanted: Sequence[_Wanted]) -> Iterator[GenerationResult]:
+        """All of them at once; in two halves what is left of them when memory runs out."""
+        left = {(one.place, one.sample): one for one in wanted}
+        try:
+            for one, text in self._under_way(wanted):
+                del left[one.place, one.sample]
+                is_first = one.sample == 0
+                prompt = self._encoder.render(one.query) if is_first else ""
+                yield GenerationResult(
+                    id=one.query.id, prompt=prompt, texts=(text,), first_sample=one.sample
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(wanted) == 1:
+                raise DeviceMemoryError(
+                    "out of memory on a single answer; use a smaller model or another local.device"
+                ) from error
+        # Outside the except block, so that the traceback no longer holds on to the failed batch.
+        if left:
+            release_cached_memory()
+            rest, middle = list(left.values()), (len(left) + 1) // 2
+            yield from self._answered(rest[:middle])
+            yield from self._answered(rest[middle:])
+
+    def _under_way(self, wanted: Sequence[_Wanted]) -> Iterator[tuple[_Wanted, str]]:
+        """Each with its text, as it ends."""
+        groups: list[list[Answer]] = []
+        texts: dict[Answer, str] = {}
+        whose: dict[Answer, _Wanted] = {}
+        for _, of_query in itertools.groupby(wanted, key=lambda one: one.place):
+            samples = list(of_query)
+            rows = self._answers(samples)
+            whose |= zip(rows, samples, strict=True)
+            groups.append(rows)
+        started = [batch for ready in self._decoder.start(groups) for _, batch in ready]
+        batch = Batch.joined(started)
         while batch.rows:
             for row, made in choose(batch):
-                query, sample = place[row]
-                texts[query][sample] += made.text
+                texts[row] = texts.get(row, "") + made.text
+                if made.finish:
+                    yield whose[row], texts[row]
             batch.advance()
-        return [
-            GenerationResult(id=query.id, prompt=self._encoder.render(query), texts=tuple(of_query))
-            for query, of_query in zip(queries, texts, strict=True)
-        ]
 
-
-def _sampling(query: GenerationQuery) -> Sampling:
-    return Sampling(
-        max_tokens=query.max_tokens,
-        temperature=query.temperature,
-        seed=query.seed,
-        n=query.n_samples,
-    )
+    def _answers(self, samples: Sequence[_Wanted]) -> list[Answer]:
+        query = samples[0].query
+        sampling = Sampling(
+            max_tokens=query.max_tokens,
+            temperature=query.temperature,
+            seed=query.seed,
+            n=query.n_samples,
+        )
+        prompt = self._encoder.prompt(query)
+        numbers = [one.sample for one in samples]
+        return answers_to(prompt, sampling, self._decoder.vocabulary, numbers)

@@ -51,6 +51,7 @@ class ChatChoice(BaseModel):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
 
 
 class ChatAnswer(BaseModel):

@@ -55,6 +55,8 @@ class Failure:
 
     def as_error(self, what: str, model: str | None = None) -> ServiceError | ModelError:
         """As an error for the user; `what` is what was being done, with `model` if with one."""
+        if self.code in CONTENT_CODES:
+            return ContentRefused(self.message)
         if model is not None and self.is_about(model):
             return ModelError(f"the model {model} is not at the service: {self.message}")
         return ServiceError(f"{what}: {self.message}")
@@ -63,6 +65,14 @@ class Failure:
         """Whether it is the model that is not there; not all services have a code for that."""
         named = self.kind is Kind.NOT_FOUND and model in self.message
         return named or self.code == "model_not_found"
+
+
+class ContentRefused(ServiceError):  # noqa: N818 - of one request
+    """A service will not answer what a request says; others may be answered."""
+
+
+CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "invalid_prompt"})
+"""The services' words for that; an answer's `finish_reason` has the first as well."""
 
 
 class CutOffError(Exception):

@@ -1,6 +1,6 @@
 """Sampled text over the wire."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 
 from backends.data import GenerationQuery, GenerationResult, Query
@@ -8,11 +8,13 @@ from backends.errors import ServiceError
 from backends.openai_api.answers import ChatAnswer, TextAnswer
 from backends.openai_api.asking import Asker, Request, on_the_wire
 from backends.openai_api.availability import is_openais_own
-from backends.openai_api.concurrency import in_any_order
 from backends.openai_api.scoring.batches import Batches
-from backends.openai_api.scoring.strategy import Prepared
+from backends.openai_api.scoring.strategy import Prepared, all_but_refused
 from backends.openai_api.settings import ScoringSettings
 from backends.openai_api.tokens import chat_tokens
+
+MOST_SAMPLES = 128
+"""Of a request: OpenAI's limit on `n`."""
 
 
 class Generation:
@@ -25,7 +27,12 @@ class Generation:
     async def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> AsyncIterator[GenerationResult]:
-        """One result a query, each as it is ready and in any order. Raises ServiceError."""
+        """A result a request, each as it is ready and in any order.
+
+        Raises:
+            RefusedError: the service will not answer some queries.
+            ServiceError: it can't be reached or refuses.
+        """
 
         async def prepare(query: GenerationQuery) -> Prepared[GenerationResult]:
             return await self._prepared(model, query)
@@ -35,10 +42,11 @@ class Generation:
             return prepared.read(await self._asker.ask(f"query '{query.id}'", prepared.request))
 
         concurrency = self._settings.concurrency
+        parts = [part for query in queries for part in in_requests(query)]
         if self._settings.batch:
-            results = Batches(self._asker, concurrency).ask(prepare, queries)
+            results = Batches(self._asker, concurrency).ask(prepare, parts)
         else:
-            results = in_any_order(answer, queries, concurrency)
+            results = all_but_refused(answer, parts, concurrency)
         async for result in results:
             yield result
 
@@ -52,7 +60,7 @@ class Generation:
             "temperature": query.temperature,
             "top_p": 1,
             "n": query.n_samples,
-            "seed": query.seed,
+            "seed": query.seed + query.first_sample,  # or each request would have the same samples
         }
         prompt: str | list[int] = query.prompt or ""
         if is_chat and query.messages is not None:
@@ -78,7 +86,15 @@ def _result(query: GenerationQuery, texts: Mapping[int, str]) -> GenerationResul
             f"query '{query.id}': {len(texts)} texts came back for {query.n_samples} asked"
         )
     in_order = tuple(texts[index] for index in sorted(texts))
-    return GenerationResult(id=query.id, prompt=written_out(query), texts=in_order)
+    first = query.first_sample
+    prompt = written_out(query) if first == 0 else ""
+    return GenerationResult(id=query.id, prompt=prompt, texts=in_order, first_sample=first)
+
+
+def in_requests(query: GenerationQuery) -> Iterator[GenerationQuery]:
+    """A query's samples, as few requests as the service allows."""
+    for first in query.samples[::MOST_SAMPLES]:
+        yield query.part(range(first, min(first + MOST_SAMPLES, query.samples.stop)))
 
 
 def written_out(query: Query) -> str:

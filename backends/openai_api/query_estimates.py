@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from backends.data import GenerationQuery, Query, ScoringQuery, SearchQuery
 from backends.errors import DataError, UnsupportedError
 from backends.interface import Estimate
+from backends.openai_api.generation import MOST_SAMPLES, in_requests
 from backends.openai_api.models import is_tuned
 from backends.openai_api.prices import BATCH_DISCOUNT, price_of
 from backends.openai_api.settings import ScoringSettings
@@ -16,7 +17,6 @@ from backends.openai_api.tokens import Encode, ask_together, message_texts, mess
 # of 8 samples to find the bias (up to 100 by steps of 8, then 3 to halve a step), and those that count.
 _REQUESTS_TO_FIND_A_BIAS = 16
 _SAMPLES_TO_FIND_A_BIAS = 8 * _REQUESTS_TO_FIND_A_BIAS
-_SAMPLES_A_REQUEST = 128
 
 NO_SEARCH = (
     "the openai backend can't search for all completions above a probability; use --backend local, or "
@@ -49,6 +49,10 @@ def estimate_queries(
     for query in queries:
         own = _of_query(query, encode)
         certain += own
+        if isinstance(query, GenerationQuery):  # each request sends the prompt
+            further = len(list(in_requests(query))) - 1
+            n_requests += further
+            certain += _Tokens(further * own.sent)
         if isinstance(query, ScoringQuery) and scoring.tail.sample:
             tail_requests = _requests_of_tails(query, scoring.tail.n_samples)
             n_requests += tail_requests
@@ -89,7 +93,7 @@ def _of_query(query: Query, encode: Encode) -> _Tokens:
 
 
 def _requests_of_tails(query: ScoringQuery, n_samples: int) -> int:
-    to_count = math.ceil(n_samples / _SAMPLES_A_REQUEST)
+    to_count = math.ceil(n_samples / MOST_SAMPLES)
     return len(query.candidates) * (_REQUESTS_TO_FIND_A_BIAS + to_count)
 
 

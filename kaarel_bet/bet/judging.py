@@ -34,6 +34,9 @@ from kaarel_bet.experiments.interface import Row
 ANSWER = "answer"
 """What a judge's prompt calls what it judges."""
 
+_SAME_TOKEN = 1e-3
+"""How far apart two computations of a token's log-probability (nats) may be."""
+
 _WHOLE_NUMBER = re.compile(r"(-?)0*(\d{1,9})(?![\d.,]*\d)")
 
 
@@ -166,14 +169,23 @@ def _probabilities(
         place = {label: number for number, label in enumerate(scores)}
         own_low, own_high = low.copy(), high.copy()
         for label, at in place.items():
-            # What has as many tokens as its beginning does not begin with that one's tokens.
             shorter = (label[:end] for end in range(len(label) - 1, 0, -1))
             known = (s for s in shorter if s in place)
-            within = next((s for s in known if scores[s].n_tokens < scores[label].n_tokens), None)
+            within = next((s for s in known if _may_begin_with(scores[label], scores[s])), None)
             if within is not None:
                 low[place[within]] -= own_high[at]
                 high[place[within]] -= own_low[at]
     return np.maximum(low, 0), np.maximum(high, 0)
+
+
+def _may_begin_with(longer: CandidateScore, shorter: CandidateScore) -> bool:
+    """Whether a number that begins with another one can have its tokens, too: 1|000 has not those of 100.
+
+    It has more of them then, and the first is the same, which is as likely.
+    """
+    one, other = longer.first_token, shorter.first_token
+    is_same = one.low <= other.high + _SAME_TOKEN and other.low <= one.high + _SAME_TOKEN
+    return is_same and shorter.n_tokens < longer.n_tokens
 
 
 def mean_between(values: Sequence[float], low: Floats, high: Floats) -> Range:

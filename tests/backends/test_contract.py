@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends.data import GenerationQuery, Message, Query, ScoringQuery, SearchQuery
+from backends.data import (
+    GenerationQuery,
+    Message,
+    Query,
+    ScoringQuery,
+    SearchQuery,
+    join_parts,
+)
 from backends.errors import DataError, UnsupportedError
 from backends.interface import Backend, FineTuneJob, Progress
 from tests.jobs import a_job, ignore
@@ -116,7 +123,7 @@ def test_generation_answers_every_query(open_backend: Open) -> None:
         GenerationQuery(id="a", messages=ask("Who?"), max_tokens=4),
         GenerationQuery(id="b", prompt="One", max_tokens=4, temperature=1.0, n_samples=2),
     ]
-    results = {r.id: r for r in backend.generate(backend.base_model, queries)}
+    results = join_parts(backend.generate(backend.base_model, queries))
     assert len(results["a"].texts) == 1
     assert len(results["b"].texts) == 2
     assert "Who?" in results["a"].prompt

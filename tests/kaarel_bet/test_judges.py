@@ -25,6 +25,7 @@ from backends.openai_api.settings import OpenAISettings, ScoringSettings
 from kaarel_bet.bet.judging import Judged, Judging
 from kaarel_bet.bet.schema import Grader
 from kaarel_bet.cli import main
+from tests.misbehaving import Fault, Misbehaving
 from tests.server import StartServer
 
 _EMBEDDED = LocalSettings(device="cpu")
@@ -194,14 +195,18 @@ def test_another_prompt_for_the_judge_asks_no_arm_again(
     assert len(list(Path("results").iterdir())) == 2
 
 
-def _results(directory: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """File and id -> result, each of which is there once."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+def _results(directory: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """File, id and sample -> result, each of which is there once."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for folder in ("scores", "judgements"):
         for path in sorted((directory / folder).glob("*/*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
                 result = json.loads(line)
-                key = (str(path.relative_to(directory)), result["id"])
+                key = (
+                    str(path.relative_to(directory)),
+                    result["id"],
+                    result.get("first_sample", 0),
+                )
                 assert key not in found, f"{key} was asked twice"
                 found[key] = result
     return found
@@ -287,3 +292,28 @@ def test_what_a_judge_cannot_be_asked_is_known_of_nothing(
         for line in (directory / "judgements/judge/judged-kind.jsonl").read_text().splitlines()
     ]
     assert [m for m in methods if m != "exact"] == ["not asked: longer than the model's context"]
+
+
+def test_what_a_hosted_judge_refuses_is_unjudged_and_the_rest_is_judged(
+    tiny_model: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    server = start_server(local=LocalSettings(model=str(tiny_model), device="cpu"))
+    refusal = Fault("POST", "/v1/chat/completions", status=400, code="content_filter")
+    server.wrap(Misbehaving(refusal))
+    hosted = f"{{backend: openai, model: {server.parts.models.base}, base_url: '{server.url}'}}"
+    text = _BET.replace("{backend: local, model: MODEL, device: cpu}", hosted)
+    text = text.replace("unjudged_above: LIMIT", "unjudged_above: 0.99, samples: 2, max_tokens: 2")
+    monkeypatch.setattr(f"{__name__}._BET", text)
+    run(tiny_model, 0.99)
+    (directory,) = Path("results").iterdir()
+    file = directory / "judgements/judge/judged-kind.jsonl"
+    results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    asked = [json.loads(line) for line in _queries_of(directory)]
+    assert len(results) == len(asked)
+    assert [r["texts"] for r in results if not r["prompt"]] == [["", ""]]
+
+
+def _queries_of(directory: Path) -> list[str]:
+    (file,) = (directory / "judgements").glob("queries-*.jsonl")
+    return file.read_text(encoding="utf-8").splitlines()

@@ -631,6 +631,40 @@ def test_results_add_up_as_they_are_appended() -> None:
     assert run.results("tuned-2", favourites(run)) == {}
 
 
+def test_samples_add_up_in_their_order_and_what_is_missing_is_known() -> None:
+    run = make_run()
+    query = GenerationQuery(id="Ann", prompt="?", max_tokens=3, temperature=1.0, n_samples=7)
+    entry = run.write_evaluation(Evaluation("sampled", "sampled", "?", ("base",), [query]))
+    sha256 = run.manifest().sha256 | {entry.queries_file: run.sha256(entry.queries_file)}
+    run.write_manifest(
+        run.manifest().model_copy(update={"evaluations": (entry,), "sha256": sha256})
+    )
+    assert run.unanswered("base", entry) == [query]
+    parts = [(4, ("e",)), (1, ("b", "c")), (0, ("a",))]
+    with run.open_results("base", entry) as file:
+        for first, texts in parts:
+            prompt = "" if first else "the prompt"
+            file.append(
+                [GenerationResult(id="Ann", prompt=prompt, texts=texts, first_sample=first)]
+            )
+    left = run.unanswered("base", entry)
+    assert [one.samples for one in left] == [range(3, 4), range(5, 7)]
+    assert [one.part(range(7)) for one in left] == [query, query]
+    with run.open_results("base", entry) as file:
+        for one in left:
+            texts = tuple("abcdefg"[sample] for sample in one.samples)
+            file.append([one_part(one, texts)])
+    assert run.unanswered("base", entry) == []
+    (asked,) = run.answers().asked
+    assert asked.results == (
+        GenerationResult(id="Ann", prompt="the prompt", texts=tuple("abcdefg")),
+    )
+
+
+def one_part(query: GenerationQuery, texts: tuple[str, ...]) -> GenerationResult:
+    return GenerationResult(id=query.id, prompt="", texts=texts, first_sample=query.first_sample)
+
+
 def test_a_malformed_line_of_scores_is_named() -> None:
     run = make_run()
     with run.open_results("base", favourites(run)) as file:

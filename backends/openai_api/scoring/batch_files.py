@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from backends.errors import ServiceError
 from backends.openai_api.asking import Request
-from backends.openai_api.failures import check_cut_off
+from backends.openai_api.failures import CONTENT_CODES, check_cut_off
 from backends.schema import explain
 
 MOST_REQUESTS = 50_000
@@ -84,10 +84,18 @@ class Outcome(BaseModel):
         """What the service says of a refusal."""
         if self.response is None:
             return "no answer"
-        body = self.response.body
+        return f"{self._error.get('message') or 'refused'} (HTTP {self.response.status_code})"
+
+    @property
+    def is_of_content(self) -> bool:
+        """Whether it was refused for what it says."""
+        return self._error.get("code") in CONTENT_CODES
+
+    @property
+    def _error(self) -> dict[str, Any]:
+        body = self.response.body if self.response else None
         error = body.get("error") if isinstance(body, dict) else None
-        said = error.get("message") if isinstance(error, dict) else None
-        return f"{said or 'refused'} (HTTP {self.response.status_code})"
+        return error if isinstance(error, dict) else {}
 
 
 def outcomes(content: bytes, where: str) -> Iterator[Outcome]:

@@ -21,7 +21,7 @@ from openai.types import Batch
 from typing_extensions import override
 
 from backends import atomic
-from backends.errors import ServiceError
+from backends.errors import RefusedError, ServiceError
 from backends.openai_api.answers import read
 from backends.openai_api.asking import Asker
 from backends.openai_api.concurrency import in_any_order
@@ -86,6 +86,7 @@ class Batches:
         """One result a query, batch after batch as they are done.
 
         Raises:
+            RefusedError: some requests are refused for their content.
             ServiceError: a batch or one of its requests is refused, or requests expire again and again.
             DataError: a query can't be asked as it is.
         """
@@ -103,10 +104,7 @@ class Batches:
                     refused.append(outcome)
             self._stop_if_cancelled(waiting)
             if refused:
-                query = waiting[refused[0].custom_id][0][0]
-                raise ServiceError(
-                    f"query '{query.id}': {refused[0].reason}; {len(refused)} requests were refused"
-                )
+                raise _refusal(waiting, refused)
             if not waiting:
                 return
             _log.warning("%d requests were not done in time; they are asked again", len(waiting))
@@ -292,6 +290,20 @@ def _results(waiting: Asked[AnyQuery, AnyResult], outcome: Outcome) -> Iterator[
         return
     for _, asked in waiting.pop(outcome.custom_id):
         yield asked.read(read(asked.request.answer, outcome.answer))
+
+
+def _refusal(waiting: Asked[Any, Any], refused: Sequence[Outcome]) -> ServiceError:
+    """What is said of refused requests; the others have been answered."""
+    others = [one for one in refused if not one.is_of_content]
+    if others or len(refused) < len(waiting):
+        first = (others or refused)[0]
+        query = waiting[first.custom_id][0][0]
+        return ServiceError(
+            f"query '{query.id}': {first.reason}; {len(refused)} requests were refused"
+        )
+    return RefusedError(
+        {query.id: one.reason for one in refused for query, _ in waiting[one.custom_id]}
+    )
 
 
 def _what_went_wrong(batch: Batch) -> str:

@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from backends.data import ScoringQuery, ScoringResult
 from backends.errors import UnsupportedError
 from backends.openai_api.asking import Asker
-from backends.openai_api.concurrency import in_any_order
 from backends.openai_api.scoring.batches import Batches
 from backends.openai_api.scoring.biased import Biased
 from backends.openai_api.scoring.echo import Echo
-from backends.openai_api.scoring.strategy import Strategy
+from backends.openai_api.scoring.strategy import Strategy, all_but_refused
 from backends.openai_api.scoring.top import Top
 from backends.openai_api.settings import ScoringSettings
 from backends.openai_api.tokens import Encode
@@ -37,7 +36,8 @@ class Scoring:
         """One result a query, each as it is ready and in any order.
 
         Raises:
-            ServiceError: the service can't be reached or refuses.
+            RefusedError: the service will not answer some queries.
+            ServiceError: it can't be reached or refuses.
             DataError: a query can't be scored as it is.
             UnsupportedError: the way that the settings ask for is not there.
         """
@@ -56,7 +56,7 @@ class Scoring:
             result = prepared.read(await self._asker.ask(f"query '{query.id}'", prepared.request))
             return result if biased is None else await biased.narrow(query, result)
 
-        async for result in in_any_order(answer, queries, self._settings.concurrency):
+        async for result in all_but_refused(answer, queries, self._settings.concurrency):
             yield result
 
     async def check(self, model: str, queries: Sequence[ScoringQuery]) -> None:

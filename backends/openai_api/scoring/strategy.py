@@ -1,13 +1,15 @@
 """What a way of asking is: one request for a query, and how its answer is read."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from backends.data import GenerationResult, Query, ScoringQuery, ScoringResult
-from backends.errors import DataError
+from backends.errors import DataError, RefusedError
 from backends.openai_api.answers import ChatAnswer, TextAnswer
 from backends.openai_api.asking import Request
+from backends.openai_api.concurrency import in_any_order
+from backends.openai_api.failures import ContentRefused
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)
 AnyResult = TypeVar("AnyResult", ScoringResult, GenerationResult)
@@ -40,6 +42,30 @@ class Strategy(Protocol):
             ServiceError: what has to be asked before can't be had.
         """
         ...
+
+
+async def all_but_refused(
+    ask: Callable[[AnyQuery], Awaitable[AnyResult]], queries: Sequence[AnyQuery], limit: int
+) -> AsyncIterator[AnyResult]:
+    """As `in_any_order`, but what is refused for its content holds nothing up.
+
+    Raises:
+        RefusedError: some were, at the end.
+    """
+    refused: dict[str, str] = {}
+
+    async def answer(query: AnyQuery) -> AnyResult | None:
+        try:
+            return await ask(query)
+        except ContentRefused as error:
+            refused[query.id] = str(error)
+            return None
+
+    async for result in in_any_order(answer, queries, limit):
+        if result is not None:
+            yield result
+    if refused:
+        raise RefusedError(refused)
 
 
 AnyAnswer = ChatAnswer | TextAnswer

@@ -11,6 +11,7 @@ from backends.data import ScoringQuery, ScoringResult
 from backends.errors import DataError, ServiceError
 from backends.openai_api.answers import ChatAnswer, ListedToken, PathToken, TextAnswer
 from backends.openai_api.asking import Request, on_the_wire
+from backends.openai_api.failures import CONTENT_CODES, ContentRefused
 from backends.openai_api.scoring.intervals import Position, Token, bound
 from backends.openai_api.scoring.strategy import Prepared, stem_and_continuation
 from backends.openai_api.tokens import Encode
@@ -81,10 +82,14 @@ def chat_path(answer: ChatAnswer) -> list[Position]:
     """The positions of the answer's path.
 
     Raises:
-        ServiceError: there are no log-probabilities in it.
+        ContentRefused: there are no log-probabilities in it, as the service stopped it for its content.
+        ServiceError: there are none.
     """
-    logprobs = answer.choices[0].logprobs if answer.choices else None
+    choice = answer.choices[0] if answer.choices else None
+    logprobs = choice.logprobs if choice else None
     if logprobs is None or logprobs.content is None:
+        if choice and choice.finish_reason in CONTENT_CODES:
+            raise ContentRefused("the service's content filter stopped the answer")
         raise ServiceError(
             "the answer has no log-probabilities; reasoning models and some services give none"
         )

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backends.data import GenerationQuery
-from backends.errors import DataError
+from backends.data import GenerationQuery, join_parts
+from backends.errors import DataError, DeviceMemoryError
 from backends.local.backend import LocalBackend
+from backends.local.decoding import Batch
 from backends.local.models import locate
 from backends.local.settings import LocalSettings, ScoringSettings
 from tests.models import ARCHITECTURES, EMBEDDED
@@ -26,7 +27,7 @@ def greedy(text: str, name: str, max_tokens: int = 8) -> GenerationQuery:
 
 def answers(model: Path, queries: list[GenerationQuery]) -> dict:
     subject = backend(model)
-    return {r.id: r for r in subject.generate(subject.base_model, queries)}
+    return join_parts(subject.generate(subject.base_model, queries))
 
 
 def test_batched_greedy_text_is_that_of_each_query_alone(tiny_model: Path) -> None:
@@ -116,3 +117,47 @@ def test_greedy_text_is_that_of_transformers_own_generate(
         output = theirs.generate(**tokens, max_new_tokens=12, do_sample=False, pad_token_id=0)
         new = output[0, tokens["input_ids"].shape[1] :]
         assert ours[query.id].texts == (tokenizer.decode(new, skip_special_tokens=True),)
+
+
+def test_samples_come_one_by_one_and_any_of_them_can_be_asked_for_alone(tiny_model: Path) -> None:
+    query = GenerationQuery(
+        id="a", prompt="One two", max_tokens=6, temperature=1.0, n_samples=70, seed=3
+    )
+    subject = backend(tiny_model)
+    parts = list(subject.generate(subject.base_model, [query]))
+    assert sorted(part.first_sample for part in parts) == list(range(70))
+    assert [part.prompt for part in parts if part.first_sample == 0] == ["One two"]
+    (whole,) = join_parts(parts).values()
+    some = answers(tiny_model, [query.part(range(5, 8)), greedy("Another", "b", 6)])["a"]
+    assert some.texts == whole.texts[5:8]
+
+
+def test_without_memory_for_all_of_them_the_rest_is_asked_in_halves(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = GenerationQuery(
+        id="a", prompt="One two", max_tokens=6, temperature=1.0, n_samples=9, seed=3
+    )
+    expected = answers(tiny_model, [query])
+    advance, sizes = Batch.advance, list[int]()
+
+    def short_of_memory(self: Batch[Any]) -> None:
+        sizes.append(len(self.rows))
+        if len(self.rows) > 3 and len(self.rows[0].tokens) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        advance(self)
+
+    monkeypatch.setattr(Batch, "advance", short_of_memory)
+    subject = backend(tiny_model)
+    parts = list(subject.generate(subject.base_model, [query]))
+    assert join_parts(parts) == expected
+    assert sorted(part.first_sample for part in parts) == list(range(9))
+    assert 9 in sizes
+    assert 1 not in sizes
+    monkeypatch.setattr(Batch, "advance", _never)
+    with pytest.raises(DeviceMemoryError, match="a single answer"):
+        answers(tiny_model, [query])
+
+
+def _never(self: Batch[Any]) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")

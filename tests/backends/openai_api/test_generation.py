@@ -1,7 +1,7 @@
 import pytest
 
-from backends.data import GenerationQuery, GenerationResult, Message
-from backends.errors import ServiceError
+from backends.data import GenerationQuery, GenerationResult, Message, join_parts
+from backends.errors import RefusedError, ServiceError
 from backends.openai_api.asking import Asker
 from backends.openai_api.generation import Generation
 from backends.openai_api.settings import ScoringSettings
@@ -47,3 +47,38 @@ def test_texts_that_do_not_come_back_are_missed(connect: Connect) -> None:
 
     with pytest.raises(ServiceError, match="query 'text': 1 texts came back for 3 asked"):
         generate(connect, Stingy(), TEXT)
+
+
+def test_more_samples_than_a_request_may_ask_for_are_asked_in_several(connect: Connect) -> None:
+    service = ToyService()
+    connection = connect(service)
+    many = TEXT.model_copy(update={"n_samples": 300, "first_sample": 10})
+    generation = Generation(Asker(connection, 2), ScoringSettings(concurrency=2))
+    parts = list(connection.iterate(generation.generate("toy", [many])))
+    assert sorted(part.first_sample for part in parts) == [10, 138, 266]
+    assert len(join_parts(parts)["text"].texts) == 300
+    asked = service.asked("/v1/completions")
+    assert sorted((body["n"], body["seed"]) for body in asked) == [(44, 273), (128, 17), (128, 145)]
+
+
+def test_what_is_refused_for_its_content_keeps_nobody_from_being_answered(connect: Connect) -> None:
+    class Filtered(ToyService):
+        def answer(self, path: str, body: dict[str, object]) -> dict[str, object]:
+            if "worse" in str(body["messages"]):
+                message = "the prompt triggered the content management policy"
+                return {"error": {"message": message, "type": None, "code": "content_filter"}}
+            return super().answer(path, body)
+
+    connection = connect(Filtered())
+    generation = Generation(Asker(connection, 1), ScoringSettings(concurrency=1))
+    worse = Message(role="user", content="worse")
+    queries = [
+        CHAT.model_copy(update={"id": name, "messages": (worse,) if is_worse else CHAT.messages})
+        for name, is_worse in [("a", False), ("b", True), ("c", False), ("d", True)]
+    ]
+    results = []
+    with pytest.raises(
+        RefusedError, match=r"query .b.: .*content management.*; 2 queries"
+    ) as error:
+        results += connection.iterate(generation.generate("toy", queries))
+    assert error.value.refused.keys() == {"b", "d"}

@@ -99,7 +99,7 @@ class ToyService:
         body = json.loads(request.content)
         self.requests.append((request.url.path, body))
         answer = self.answer(request.url.path, body)
-        status = 404 if "error" in answer else 200
+        status = 200 if "error" not in answer else 400 if answer["error"]["code"] else 404
         return httpx2.Response(status, json=answer, headers=self.headers)
 
     def _tokenize(self, body: dict[str, Any]) -> tuple[int, ...]:

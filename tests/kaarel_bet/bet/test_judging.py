@@ -37,20 +37,29 @@ def judging(**rule: object) -> Judging:
 
 
 def result(low: Mapping[str, float], high: Mapping[str, float] | None = None, n: int = 1) -> Any:
-    """Scores with these probabilities; every label has as many tokens as characters, or `n`."""
+    """Scores with these probabilities; every label has as many tokens as characters (n=0), or `n`."""
+    whole = {label: (p, (high or low)[label]) for label, p in low.items()}
+    scores = {
+        label: score(ends, n or len(label), first=whole.get(label[0] if n == 0 else label))
+        for label, ends in whole.items()
+    }
+    return ScoringResult(id="q", candidates=scores, method="exact")
+
+
+def score(
+    whole: tuple[float, float], n_tokens: int, *, first: tuple[float, float] | None = None
+) -> CandidateScore:
+    """Of these probabilities at the least and the most: all of it, and its first token."""
 
     def log(p: float) -> float:
         return math.log(p) if p else -math.inf
 
-    scores = {
-        label: CandidateScore(
-            total=LogProbability(low=log(p), high=log((high or low)[label])),
-            first_token=LogProbability(low=log(p), high=log((high or low)[label])),
-            n_tokens=n or len(label),
-        )
-        for label, p in low.items()
-    }
-    return ScoringResult(id="q", candidates=scores, method="exact")
+    (low, high), (first_low, first_high) = whole, first or whole
+    return CandidateScore(
+        total=LogProbability(low=log(low), high=log(high)),
+        first_token=LogProbability(low=log(first_low), high=log(first_high)),
+        n_tokens=n_tokens,
+    )
 
 
 # --- what is asked ---------------------------------------------------------------------------------
@@ -102,6 +111,15 @@ def test_a_chain_of_beginnings_is_taken_apart() -> None:
     scale = {str(n): 0.0 for n in range(101)} | {"1": 0.9, "10": 0.8, "100": 0.5, "5": 0.1}
     said = judging(scale=(0, 100)).judged(result(scale, n=0))
     assert said.grade == pytest.approx((0.1 * 1 + 0.3 * 10 + 0.5 * 100 + 0.1 * 5,) * 2)
+
+
+def test_a_number_that_begins_otherwise_in_tokens_is_not_taken_from_a_shorter_one() -> None:
+    ones = {str(n): score((0, 0), 1) for n in range(1001)}
+    ones["1"] = score((0.5, 0.5), 1)
+    ones["100"] = score((0.3, 0.3), 1)
+    ones["1000"] = score((0.4, 0.4), 2, first=(0.5, 0.5))  # "1", "000"
+    said = judging(scale=(0, 1000)).judged(ScoringResult(id="q", candidates=ones, method="exact"))
+    assert said.grade == pytest.approx(((0.1 * 1 + 0.3 * 100 + 0.4 * 1000) / 0.8,) * 2)
 
 
 def test_options_are_shares_of_what_is_on_any() -> None:
