@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Running, run, start
+
 REPOSITORY = Path(__file__).parents[2]
 FAST = (
     "conditional_rule.data.people.n=6",
@@ -22,13 +24,16 @@ FAST = (
 )
 
 
+PYTHON = (sys.executable, "-m", "kaarel_bet")
+
+
 def command(step: str, model: Path, *flags: str) -> list[str]:
     settings = (f"local.model={model}", "local.device=cpu", *FAST)
     sets = [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "-m", "kaarel_bet", step, *sets, *flags]
+    return [step, *sets, *flags]
 
 
-def run(
+def run_python(
     *arguments: str, before: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -116,40 +121,25 @@ def test_other_settings_are_another_run(finished: Path, tiny_model: Path) -> Non
 
 
 def test_a_run_directory_keeps_its_own_settings(finished: Path) -> None:
-    done = run(sys.executable, "-m", "kaarel_bet", "report", "--run-dir", str(finished))
+    done = run("report", "--run-dir", str(finished))
     assert done.returncode == 0, done.stderr
     done = run(
-        *(sys.executable, "-m", "kaarel_bet", "report", "--run-dir", str(finished)),
+        *("report", "--run-dir", str(finished)),
         *("--set", "conditional_rule.data.people.n=7"),
     )
     assert "made with other settings (conditional_rule.data.people.n)" in one_line_error(done)
 
 
 def test_a_step_as_a_script_does_the_steps_before_it(tiny_model: Path) -> None:
-    flags = command("test", tiny_model, "--backend", "local")[4:]
-    done = run(sys.executable, str(REPOSITORY / "kaarel_bet" / "test.py"), *flags)
+    flags = command("test", tiny_model, "--backend", "local")[1:]
+    done = run_python(sys.executable, str(REPOSITORY / "kaarel_bet" / "test.py"), *flags)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])
     assert (path / "scores/control/cells.test_told.jsonl").exists()
     assert not (path / "report.md").exists()
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_heed_ctrl_c,
-    )
-
-
-def _heed_ctrl_c() -> None:
-    """Shells have what they run in the background ignore it, and who is started there inherits that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Running) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
@@ -181,7 +171,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_verdict(
         killed / "scores/base/cells.train_told.jsonl",
         killed / "scores/control/cells.train_told.jsonl",
     ):
-        process = start(arguments)
+        process = start(*arguments)
         wait_for(moment, process)
         time.sleep(rng.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
@@ -214,7 +204,7 @@ def test_ctrl_c_says_how_to_go_on(
 ) -> None:
     path = tmp_path / "a"
     monkeypatch.setenv("KAAREL_BET_SCRIPT", "/a/run_experiment.sh")
-    process = start(command("run", tiny_model, "--run-dir", str(path), *SLOW))
+    process = start(*command("run", tiny_model, "--run-dir", str(path), *SLOW))
     wait_for(path / "models/.conditional.checkpoint", process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -233,7 +223,8 @@ def test_a_full_disk_is_one_line_and_nothing_half_written(tiny_model: Path, tmp_
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    done = run(*command("train", tiny_model, "--run-dir", str(path)), before=no_large_files)
+    words = command("train", tiny_model, "--run-dir", str(path))
+    done = run_python(*PYTHON, *words, before=no_large_files)
     assert str(path) in one_line_error(done)
     assert contents(path) == before
 
@@ -280,7 +271,7 @@ def test_a_malformed_file_in_the_run_is_named(
     with (path / file).open("a") as broken:
         broken.write(line + "\n")
     before = contents(path)
-    done = run(sys.executable, "-m", "kaarel_bet", "run", "--run-dir", str(path))
+    done = run("run", "--run-dir", str(path))
     assert message in one_line_error(done)
     assert contents(path) == before
 
@@ -308,7 +299,7 @@ def test_letters_of_any_language_do_in_places_under_any_locale(
     monkeypatch.setenv("PYTHONWARNINGS", "always::EncodingWarning")
     model = copy_without(tiny_model, tmp_path / "modèle")
     flags = command("run", model, "--set", "results_dir=résultats")
-    done = subprocess.run(flags, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run([*PYTHON, *flags], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "résultats").iterdir()
     assert done.stdout.splitlines()[-1] == f"résultats/{path.name}"
@@ -339,6 +330,6 @@ def test_letters_of_any_language_do_in_places_under_any_locale(
 def test_mistakes_on_the_command_line_write_nothing(
     tmp_path: Path, flags: tuple[str, ...], message: str
 ) -> None:
-    done = run(sys.executable, "-m", "kaarel_bet", "run", *flags)
+    done = run("run", *flags)
     assert message in one_line_error(done)
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests import commands
+from tests.commands import Running
 from tests.server import RunningServer
 
 FLAGS = (
@@ -36,7 +36,7 @@ def _service(monkeypatch: pytest.MonkeyPatch, server: RunningServer) -> None:
 def command(server: RunningServer, *arguments: str) -> list[str]:
     settings = (*FLAGS, f"openai.model={server.parts.models.base}")
     sets = [word for setting in settings for word in ("--set", setting)]
-    return [sys.executable, "-m", "kaarel_bet", "run", *sets, *arguments]
+    return ["run", *sets, *arguments]
 
 
 class Killer:
@@ -44,11 +44,11 @@ class Killer:
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
-        self._victim: subprocess.Popen[str] | None = None
+        self._victim: Running | None = None
         self._path = ""
         self._left = 0
 
-    def aim(self, victim: subprocess.Popen[str], path: str, count: int) -> None:
+    def aim(self, victim: Running, path: str, count: int) -> None:
         """At the request that is the `count`th from now of those whose path starts so."""
         self._victim, self._path, self._left = victim, path, count
 
@@ -100,21 +100,14 @@ def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_sc
     moments = [("/", draw.randint(1, 90)) for _ in range(kills_on_the_way)]
     moments += [("/v1/completions", draw.randint(1, 20)) for _ in range(kills_in_scoring)]
     for path, count in moments:
-        process = subprocess.Popen(
-            command(server, "--run-dir", str(run)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = commands.start(*command(server, "--run-dir", str(run)))
         killer.aim(process, path, count)
         process.communicate(timeout=120)
         assert process.returncode == -signal.SIGKILL
     finished = sum(len(records) for records in scores(run).values())
     assert finished
     before = killer.scored
-    done = subprocess.run(
-        command(server, "--run-dir", str(run)), capture_output=True, text=True, timeout=120
-    )
+    done = commands.run(*command(server, "--run-dir", str(run)))
     assert done.returncode == 0, done.stderr
     everything = sum(len(records) for records in scores(run).values())
     probes = 2 * 3  # whether the server has echo, for each model
@@ -127,9 +120,7 @@ def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_sc
     assert killer.requests["POST /v1/fine_tuning/jobs"] == 2
 
     whole = tmp_path / "elsewhere" / "whole"  # beside the other it would have no jobs of its own
-    done = subprocess.run(
-        command(server, "--run-dir", str(whole)), capture_output=True, text=True, timeout=120
-    )
+    done = commands.run(*command(server, "--run-dir", str(whole)))
     assert done.returncode == 0, done.stderr
     assert totals(run) == pytest.approx(totals(whole), abs=1e-4)
     assert totals(run)
@@ -140,12 +131,12 @@ def test_a_model_that_is_gone_is_named_with_its_arm_and_the_others_are_asked(
 ) -> None:
     run = tmp_path / "run"
     train = [word if word != "run" else "train" for word in command(server)]
-    done = subprocess.run([*train, "--run-dir", str(run)], capture_output=True, text=True)
+    done = commands.run(*train, "--run-dir", str(run))
     assert done.returncode == 0, done.stderr
     model = json.loads((run / "models/conditional.json").read_text())["model"]
     server.client().models.delete(model)
     again = command(server, "--run-dir", str(run))
-    done = subprocess.run(again, capture_output=True, text=True)
+    done = commands.run(*again)
     assert done.returncode == 2
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(
@@ -157,7 +148,7 @@ def test_a_model_that_is_gone_is_named_with_its_arm_and_the_others_are_asked(
     assert asked == {"base", "control"}
     for path in left:  # as it says
         path.unlink()
-    done = subprocess.run(again, capture_output=True, text=True)
+    done = commands.run(*again)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "models/conditional.json").read_text())["model"] != model
 
@@ -166,9 +157,7 @@ def test_without_a_key_it_is_one_line_and_nothing_is_written(
     server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    done = subprocess.run(
-        command(server, "--run-dir", str(tmp_path / "run")), capture_output=True, text=True
-    )
+    done = commands.run(*command(server, "--run-dir", str(tmp_path / "run")))
     assert done.returncode == 2
     assert done.stderr.strip().startswith("kaarel-bet: OPENAI_API_KEY is not set")
     assert len(done.stderr.strip().splitlines()) == 1
@@ -177,16 +166,15 @@ def test_without_a_key_it_is_one_line_and_nothing_is_written(
 
 def test_jobs_are_listed_and_followed(server: RunningServer) -> None:
     job = server.fine_tune()
-    jobs = [sys.executable, "-m", "kaarel_bet", "jobs"]
-    listed = subprocess.run(jobs, capture_output=True, text=True, check=True)
+    listed = commands.run("jobs")
     assert job.id in listed.stdout
     assert "succeeded" in listed.stdout
-    followed = subprocess.run([*jobs, "follow", job.id], capture_output=True, text=True)
+    followed = commands.run("jobs", "follow", job.id)
     assert followed.returncode == 0, followed.stderr
     assert "successfully completed" in followed.stdout
-    nameless = subprocess.run([*jobs, "cancel"], capture_output=True, text=True)
+    nameless = commands.run("jobs", "cancel")
     assert nameless.returncode == 2
     assert "jobs cancel ID" in nameless.stderr
-    unknown = subprocess.run([*jobs, "cancel", "ftjob-none"], capture_output=True, text=True)
+    unknown = commands.run("jobs", "cancel", "ftjob-none")
     assert unknown.returncode == 2
     assert "Traceback" not in unknown.stderr

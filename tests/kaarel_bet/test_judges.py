@@ -4,8 +4,6 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from backends.openai_api.settings import OpenAISettings, ScoringSettings
 from kaarel_bet.bet.judging import Judged, Judging
 from kaarel_bet.bet.schema import Grader
 from kaarel_bet.cli import main
+from tests import commands
 from tests.misbehaving import Fault, Misbehaving
 from tests.server import StartServer
 
@@ -223,9 +222,9 @@ def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobo
     Path("judged.yaml").write_text(text.replace("samples: 3", "samples: 20"), encoding="utf-8")
     settings = ["local.device=cpu", f"local.model={tiny_model}", "local.training.epochs=1"]
     sets = [word for setting in settings for word in ("--set", setting)]
-    start = [sys.executable, "-m", "kaarel_bet", "run", "judged.yaml", *sets, "--run-dir"]
+    words = ["run", "judged.yaml", *sets, "--run-dir"]
     whole, killed = tmp_path / "1" / "whole", tmp_path / "2" / "killed"  # not beside each other
-    subprocess.run([*start, str(whole)], check=True, capture_output=True)
+    assert commands.run(*words, str(whole)).returncode == 0
 
     moments = [
         killed / "scores/tuned-2/replies.jsonl",
@@ -235,16 +234,16 @@ def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobo
     for kill in range(10):
         moment = moments[min(kill, 1)]
         n_before = len(moment.read_bytes().splitlines()) if moment.exists() else -1
-        process = subprocess.Popen([*start, str(killed)], stderr=subprocess.DEVNULL)
+        process = commands.start(*words, str(killed))
         while process.poll() is None:
             if moment.exists() and len(moment.read_bytes().splitlines()) > n_before:
                 time.sleep(rng.uniform(0, 0.3))
                 break
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        process.communicate()
         _results(killed)
-    subprocess.run([*start, str(killed)], check=True, capture_output=True)
+    assert commands.run(*words, str(killed)).returncode == 0
 
     ours, theirs = _results(killed), _results(whole)
     assert ours.keys() == theirs.keys(), f"seed {seed}"

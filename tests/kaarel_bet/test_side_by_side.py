@@ -1,10 +1,7 @@
 """Trainings side by side, as users run them: the same models, and nothing left running however it ends."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,34 +9,29 @@ import psutil
 import pytest
 from safetensors import safe_open
 
+from tests import commands
+from tests.commands import Running
 from tests.kaarel_bet.test_earlier_models import BET
 from tests.server import until
 
-REPOSITORY = Path(__file__).parents[2]
 INDEPENDENT = BET.replace(", starts_from: first", "")
 ENDLESS = ("local.training.epochs=100000", "local.training.checkpoint_seconds=0")
 
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(tiny_model: Path) -> Iterator[Start]:
+def start(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Trains in a process of its own, with these settings; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Running] = []
 
-    def start(results: str, *settings: str, bet: str = INDEPENDENT) -> subprocess.Popen[str]:
+    def start(results: str, *settings: str, bet: str = INDEPENDENT) -> Running:
         Path("bet.yaml").write_text(bet, encoding="utf-8")
         own = (f"local.model={tiny_model}", "local.device=cpu", f"results_dir={results}")
         sets = [word for setting in (*own, *settings) for word in ("--set", setting)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kaarel_bet", "train", "bet.yaml", *sets],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        process = commands.start("train", "bet.yaml", *sets)
         started.append(process)
         return process
 
@@ -49,7 +41,7 @@ def start(tiny_model: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def ended(process: subprocess.Popen[str], code: int) -> tuple[Path, str]:
+def ended(process: Running, code: int) -> tuple[Path, str]:
     """The run's directory, and what was said."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
@@ -57,7 +49,7 @@ def ended(process: subprocess.Popen[str], code: int) -> tuple[Path, str]:
     return Path(out.strip().splitlines()[-1]) if out else Path(), err
 
 
-def under_way(process: subprocess.Popen[str], results: str) -> list[psutil.Process]:
+def under_way(process: Running, results: str) -> list[psutil.Process]:
     """The workers, once both have a checkpoint."""
     until(
         lambda: len(list(Path(results).glob("*/models/.*.checkpoint"))) == 2 or process.poll(), 300

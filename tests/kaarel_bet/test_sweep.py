@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import commands
+from tests.commands import Running
 
 SWEPT = """\
 bet: 1
@@ -41,21 +42,9 @@ def bet(tmp_path: Path) -> Path:
     return path
 
 
-def command(bet: Path, model: Path, *flags: str) -> list[str]:
+def start(bet: Path, model: Path, *flags: str) -> Running:
     words = ("--set", f"local.model={model}", "--set", "local.device=cpu", *flags)
-    return [sys.executable, "-m", "kaarel_bet", "sweep", str(bet), *words]
-
-
-def start(bet: Path, model: Path, *flags: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command(bet, model, *flags),
-        cwd=bet.parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return commands.start("sweep", str(bet), *words)
 
 
 def runs(bet: Path) -> list[Path]:
