@@ -45,7 +45,7 @@ def judged(backend: Backend) -> list[Judged]:
 
 
 def plain() -> list[tuple[float, float]]:
-    """Expected rating, and what is on none, by transformers alone: a row of its own for every rating."""
+    """Expected rating, and what is on none, by transformers alone, a pass for each beginning."""
     location = locate(_EMBEDDED.model)
     tokenizer = AutoTokenizer.from_pretrained(location)
     model = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32).eval()
@@ -54,14 +54,17 @@ def plain() -> list[tuple[float, float]]:
         chat = [{"role": "user", "content": _PROMPT.format(answer=answer)}]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         context = tokenizer.encode(text, add_special_tokens=False)
-        tokens = {n: tokenizer.encode(str(n), add_special_tokens=False) for n in range(101)}
-        longest = max(map(len, tokens.values()))
-        rows = [[*context, *own, *[0] * (longest - len(own))] for own in tokens.values()]
-        with torch.no_grad():  # what stands after a token is nothing to it
-            logits = model(torch.tensor(rows), logits_to_keep=longest + 1).logits.float()
-        logs = torch.log_softmax(logits, dim=-1)
+        tokens = {n: tuple(tokenizer.encode(str(n), add_special_tokens=False)) for n in range(101)}
+        beginnings = {own[:i] for own in tokens.values() for i in range(len(own))}
+        with torch.no_grad():
+            after = {
+                begun: torch.log_softmax(
+                    model(torch.tensor([[*context, *begun]])).logits[0, -1].float(), dim=-1
+                )
+                for begun in beginnings
+            }
         begins = {
-            n: math.exp(sum(logs[n, i, token].item() for i, token in enumerate(own)))
+            n: math.exp(sum(after[own[:i]][token].item() for i, token in enumerate(own)))
             for n, own in tokens.items()
         }
         # A rating is the answer's beginning that no longer rating shares, digit by digit.
