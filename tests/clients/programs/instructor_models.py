@@ -9,7 +9,7 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 
-class Colour(BaseModel):
+class Colour(BaseModel, extra="forbid"):
     name: Literal["red", "green"]
 
 
