@@ -47,7 +47,6 @@ from backends.local.generation import Generator
 from backends.local.models import (
     content_of,
     context_length,
-    load_model,
     load_tokenizer,
     locate,
 )
@@ -59,11 +58,15 @@ from backends.local.objectives import (
     with_reference,
 )
 from backends.local.open_model import OpenModel
+from backends.local.placing import check_placing, n_processes, open_base
 from backends.local.query_estimates import estimate_queries
+from backends.local.ranks import Ranks
+from backends.local.recomputing import recompute_activations
 from backends.local.scoring import in_parts, score
 from backends.local.search import Searcher
 from backends.local.sequences import Learned, Pair, n_tokens
 from backends.local.settings import LocalSettings
+from backends.local.sharding import gathered, in_step, n_ranks, rank, share
 from backends.local.training import Trainer
 from backends.local.training_process import TrainingOrder, train_in_own_process
 from backends.local.workers import environment, threads, workers
@@ -95,9 +98,13 @@ class LocalBackend(Backend):
         prefill=True,
     )
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, *, is_rank: bool = False) -> None:
+        """`is_rank` says that this process is one of those that another backend gives its work to."""
         self._settings = settings.of_day(date.today())
         self._device = choose_device(settings.device)
+        check_placing(self._settings, self._device)
+        self._n_ranks = 1 if is_rank else n_processes(self._settings, self._device)
+        self._ranks: Ranks | None = None
         self._open: OpenModel | None = None
         self._known_examples: dict[tuple[str, str, str], str] = {}
 
@@ -118,9 +125,18 @@ class LocalBackend(Backend):
         return {
             "model": self._settings.model,
             "device": describe_device(self._device),
+            **{key: str(value) for key, value in self._placed.items()},
             **{f"{of} dtype": str(dtype).removeprefix("torch.") for of, dtype in dtypes.items()},
             **self._dated,
         }
+
+    @property
+    def _placed(self) -> dict[str, Any]:
+        """How the base model lies in memory, where it is not whole on one device."""
+        chosen = {"quantize": self._settings.quantize, "shard": self._settings.shard}
+        count = n_processes(self._settings, self._device)
+        others = {"processes": count} if count > 1 else {}
+        return {key: value for key, value in chosen.items() if value != "none"} | others
 
     @property
     def _dated(self) -> dict[str, str]:
@@ -163,6 +179,7 @@ class LocalBackend(Backend):
             "device": self._device.type,
             "seed": job.seed,
             "starts_from": job.starts_from and adapter_content(Path(job.starts_from)),
+            **self._quantized,
         }
         return _digest(parts)
 
@@ -181,8 +198,15 @@ class LocalBackend(Backend):
             "dated": self._dated,
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
+            **self._quantized,
         }
         return _digest(parts)
+
+    @property
+    def _quantized(self) -> dict[str, str]:
+        """What changes the base model's numbers; sharding does not, beyond rounding."""
+        chosen = self._settings.quantize
+        return {} if chosen == "none" else {"quantize": chosen}
 
     @override
     def has(self, model: str) -> bool:
@@ -203,6 +227,8 @@ class LocalBackend(Backend):
 
     @override
     def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        if self._settings.shard != "none":
+            return 1  # it has all devices
         return workers(self._settings.workers, self._device, estimates)
 
     @override
@@ -214,7 +240,9 @@ class LocalBackend(Backend):
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
         identity = self.identity(job)
         tuned = self._finished(job, identity)
-        if tuned is None:
+        if tuned is None and self._settings.shard != "none" and self._n_ranks > 1:
+            tuned = self._begun_ranks().fine_tune(job, report)
+        elif tuned is None:
             tuned = self._train(job, identity, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
         return tuned
@@ -222,30 +250,45 @@ class LocalBackend(Backend):
     @override
     def close(self) -> None:
         self._open = None
+        if self._ranks is not None:
+            self._ranks.close()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        engine = self._opened(model).engine
-        for tokenized in in_parts(self._encoder.query(query) for query in queries):
-            for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
-                yield from batch
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("score", model, queries)
+            return
+        opened = self._opened(model)
+        engine = opened.engine
+        with in_step(opened.scoring_model):
+            for tokenized in in_parts(self._encoder.query(query) for query in queries):
+                for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
+                    yield from batch
 
     @override
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        generator = Generator(self._opened(model).decoder, self._encoder)
-        for batch in generator.generate(queries):
-            yield from batch
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("generate", model, queries)
+            return
+        decoder = self._opened(model).decoder
+        with in_step(decoder.model):
+            for batch in Generator(decoder, self._encoder).generate(queries):
+                yield from batch
 
     @override
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
-        searcher = Searcher(self._opened(model).decoder, self._encoder)
-        for batch in searcher.search(queries):
-            yield from batch
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("search", model, queries)
+            return
+        decoder = self._opened(model).decoder
+        with in_step(decoder.model):
+            for batch in Searcher(decoder, self._encoder).search(queries):
+                yield from batch
 
     @cached_property
     def _location(self) -> str:
@@ -284,7 +327,9 @@ class LocalBackend(Backend):
 
     def _training_settings(self, job: FineTuneJob) -> dict[str, Any]:
         """Those of training that the job's method sees."""
-        unseen = {"checkpoint_seconds"} | ({"dpo_beta"} if job.method != "dpo" else set())
+        unseen = {"checkpoint_seconds", "gradient_checkpointing"} | (
+            {"dpo_beta"} if job.method != "dpo" else set()
+        )
         return self._settings.training.model_dump(mode="json", exclude=unseen)
 
     def _examples(self, job: FineTuneJob, path: Path) -> list[Learned]:
@@ -307,6 +352,12 @@ class LocalBackend(Backend):
                 [_content(example) for example in self._examples(job, path)]
             )
         return self._known_examples[key]
+
+    def _begun_ranks(self) -> Ranks:
+        """The processes that do this one's work; they stay until `close`."""
+        if self._ranks is None or self._ranks.is_closed:
+            self._ranks = Ranks(self._settings, self._device, self._n_ranks)
+        return self._ranks
 
     def _opened(self, model: str) -> OpenModel:
         """The model to be asked; the base stays loaded, with the adapter used last."""
@@ -359,17 +410,19 @@ class LocalBackend(Backend):
         first_kept = self._settings.training.epochs - job.kept_epochs
 
         def keep(epoch: int, step: int) -> None:
-            if first_kept < epoch < self._settings.training.epochs:
+            if rank() == 0 and first_kept < epoch < self._settings.training.epochs:
                 save_adapter(model, job.epoch_model(step), {})
 
         state = trainer.run(checkpoint, identity, report, keep)
         used = {
             "prefix_sharing": engine.shares_prefixes,
             "micro_batches": trainer.micro_batches,
+            **self._placed,
         }
         tuned = self._tuned_model(job, examples, state, used)
         record = _Record(identity=identity, tuned_model=tuned)
-        save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
+        if rank() == 0:
+            save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
         return tuned
 
     def _referred(self, model: PeftModel, pairs: Sequence[Learned]) -> list[Learned]:
@@ -377,16 +430,22 @@ class LocalBackend(Backend):
 
         That is the base model (a fresh adapter adds nothing to it), or the one that the job goes on from.
         """
-        engine = choose_engine(base_of(model.eval()), self._settings.prefix_sharing)
-        with rounding(self._device, self._training_dtype):
-            found = [pair for pair in pairs if isinstance(pair, Pair)]
-            return [*with_reference(engine, found, self._settings.scoring.batch_tokens)]
+        base = base_of(model.eval())
+        engine = choose_engine(base, self._settings.prefix_sharing)
+        found = [pair for pair in pairs if isinstance(pair, Pair)]
+        mine = share(found, rank(), n_ranks())
+        with rounding(self._device, self._training_dtype), in_step(base):
+            return [*gathered(with_reference(engine, mine, self._settings.scoring.batch_tokens))]
 
     def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
-        base = load_model(self._location, self._device, dtype)
+        base = open_base(self._settings, self._location, self._device, dtype)
         if job.starts_from is not None:
-            return load_adapter(base, Path(job.starts_from), trainable=True)
-        return new_adapter(base, self._settings.lora)
+            model = load_adapter(base, Path(job.starts_from), trainable=True)
+        else:
+            model = new_adapter(base, self._settings.lora)
+        if self._settings.training.gradient_checkpointing:
+            recompute_activations(base)
+        return model
 
     @property
     def _training_dtype(self) -> torch.dtype:

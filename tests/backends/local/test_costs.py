@@ -43,14 +43,14 @@ def test_sizes_are_those_of_the_model_with_its_weights(
 ) -> None:
     found = of(tiny_models[architecture])
     model = AutoModelForCausalLM.from_pretrained(tiny_models[architecture])
-    assert found._parameters == model.num_parameters()
+    assert found._shape.parameters == model.num_parameters()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings().weight
     assert head is not None
     assert isinstance(embedding, torch.Tensor)
     tied = head.weight is embedding
-    assert found._body == model.num_parameters() - embedding.numel() * (1 if tied else 2)
+    assert found._shape.body == model.num_parameters() - embedding.numel() * (1 if tied else 2)
     adapter = get_peft_model_state_dict(new_adapter(model, LoraSettings()))
-    assert found._adapter == sum(tensor.numel() for tensor in adapter.values())
+    assert found._shape.adapter == sum(tensor.numel() for tensor in adapter.values())
 
 
 def test_chosen_modules_alone_are_adapted(tiny_model: Path) -> None:
@@ -58,7 +58,7 @@ def test_chosen_modules_alone_are_adapted(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     adapter = get_peft_model_state_dict(new_adapter(model, lora))
     found = of(tiny_model, lora=lora.model_dump())
-    assert found._adapter == sum(tensor.numel() for tensor in adapter.values())
+    assert found._shape.adapter == sum(tensor.numel() for tensor in adapter.values())
 
 
 def test_a_tree_has_the_size_that_it_is_said_to_have() -> None:
