@@ -1,7 +1,6 @@
 """Finding and loading models: an embedded one, a hub id, a directory or a GGUF file."""
 
 import hashlib
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +26,6 @@ from backends.local.settings import Quantization
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 huggingface_hub.utils.logging.set_verbosity_error()
-# Where it is installed, PEFT imports it; what it says then is of a kernel that it does without.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def locate(model: str) -> str:

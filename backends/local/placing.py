@@ -18,6 +18,14 @@ def n_processes(settings: LocalSettings, device: torch.device) -> int:
     return torch.cuda.device_count() if settings.shard == "fsdp" and device.type == "cuda" else 1
 
 
+def placed(settings: LocalSettings, device: torch.device) -> dict[str, str | int]:
+    """How the base model lies in memory, where it is not whole on one device."""
+    chosen = {"quantize": settings.quantize, "shard": settings.shard}
+    count = n_processes(settings, device)
+    others = {"processes": count} if count > 1 else {}
+    return {key: value for key, value in chosen.items() if value != "none"} | others
+
+
 def check_placing(settings: LocalSettings, device: torch.device) -> None:
     """Refuses what can't be done here.
 

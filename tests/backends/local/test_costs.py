@@ -90,6 +90,24 @@ def test_training_takes_its_epochs_and_texts_their_tokens(tiny_model: Path) -> N
     assert long.memory_bytes >= short.memory_bytes > 0
 
 
+def test_shards_take_less_each_and_recomputing_more_time(tiny_model: Path) -> None:
+    examples = [sequence(200, first=n) for n in range(1, 9)]
+    one, shards = of(tiny_model), of(tiny_model, shard="fsdp", processes=2)
+    # On the CPU, the estimate is of both processes together.
+    weights = [found._shape.weight_bytes(4, found._settings, 2) for found in (one, shards)]
+    shape = one._shape
+    assert weights[0] == 4 * shape.parameters
+    in_layers = shape.body
+    assert weights[1] == 4 * (shape.parameters // 2 + shape.parameters - in_layers + in_layers)
+    each = shards.of_training(examples, 0).memory_bytes // 2 - weights[1]
+    assert each < one.of_training(examples, 0).memory_bytes - weights[0]
+    again = of(tiny_model, training={"gradient_checkpointing": True})
+    assert again.of_training(examples, 0).memory_bytes < one.of_training(examples, 0).memory_bytes
+    assert again.of_training(examples, 0).seconds > one.of_training(examples, 0).seconds
+    whole, halved = (found.of_scoring(examples).memory_bytes for found in (one, shards))
+    assert halved - whole == pytest.approx(whole - weights[0] + 2 * weights[1] - weights[0])
+
+
 def test_the_embedded_model_on_this_machine_takes_seconds_and_gigabytes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -12,8 +12,11 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from backends.data import Message, ScoringQuery
 from backends.errors import SettingsError
 from backends.local.backend import LocalBackend
+from backends.local.model_shape import ModelShape
+from backends.local.models import empty_model, load_model, locate
 from backends.local.settings import LocalSettings
 from tests.backends.local.test_training import FACTS, ignore, make_job
+from tests.models import EMBEDDED
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="the extra nf4 is not installed"
@@ -91,6 +94,17 @@ def test_scores_are_those_of_plain_transformers_bitsandbytes_and_peft(
     scores = totals(subject, tuned.model)
     assert scores == pytest.approx(plainly(tiny_model, tuned.model, subject), abs=1e-4)
     assert max(abs(a - b) for a, b in zip(base, scores, strict=True)) > 0.1
+
+
+def test_the_estimate_knows_what_the_weights_take() -> None:
+    settings = LocalSettings(quantize="nf4")
+    shape = ModelShape.of(empty_model(locate(EMBEDDED)), settings)
+    loaded = load_model(locate(EMBEDDED), torch.device("cpu"), torch.float32, "nf4")
+    weights = shape.weight_bytes(4, settings, 1) - 4 * shape.largest
+    held = sum(each.nbytes for each in (*loaded.parameters(), *loaded.buffers()))
+    scales = weights - held
+    assert 0 < scales < 0.04 * shape.quantizable
+    assert weights < 0.5 * 4 * shape.parameters
 
 
 def test_numbers_that_are_others_are_told_apart(tiny_model: Path, tmp_path: Path) -> None:

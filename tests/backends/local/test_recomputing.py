@@ -8,12 +8,14 @@ from peft import PeftModel
 
 from backends.errors import SettingsError
 from backends.local.adapters import base_of, new_adapter
+from backends.local.costs import Costs
 from backends.local.engine import choose_engine
 from backends.local.models import empty_model, load_model, locate
 from backends.local.objectives import CrossEntropy, rounding
+from backends.local.prefix_tree import tree_size
 from backends.local.recomputing import check_recomputing, recompute_activations
 from backends.local.sequences import TokenSequence
-from backends.local.settings import LoraSettings, PrefixSharing
+from backends.local.settings import LocalSettings, LoraSettings, PrefixSharing, TrainingSettings
 from backends.local.sharding import layers_of
 from tests.models import ARCHITECTURES, EMBEDDED
 
@@ -71,11 +73,29 @@ def test_loss_and_gradients_are_those_of_activations_that_were_kept(
     assert base.config._attn_implementation == before
 
 
-def test_less_is_kept_for_the_backward_pass() -> None:
+def test_less_is_kept_for_the_backward_pass_and_the_estimate_knows_how_much() -> None:
     model = adapted(locate(EMBEDDED), torch.float32)
     kept = saved_bytes(model)
     recompute_activations(base_of(model))
-    assert saved_bytes(model) < kept / 4
+    recomputed = saved_bytes(model)
+    assert recomputed < kept / 4
+    assert kept < estimated_bytes(recomputing=False) < 1.5 * kept
+    # What a layer keeps while it is computed again is not held on to yet.
+    assert recomputed < estimated_bytes(recomputing=True) < kept / 3
+
+
+def estimated_bytes(*, recomputing: bool) -> int:
+    """Of activations alone."""
+    training = TrainingSettings(gradient_checkpointing=recomputing)
+    costs = Costs(
+        LocalSettings(training=training),
+        locate(EMBEDDED),
+        CPU,
+        training=torch.float32,
+        scoring=torch.float32,
+    )
+    n_targets = sum(len(sequence.targets) for sequence in SEQUENCES)
+    return costs._training_bytes(tree_size(SEQUENCES), n_targets) - costs._training_bytes(0, 0)
 
 
 def saved_bytes(model: PeftModel) -> int:

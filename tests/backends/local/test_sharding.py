@@ -1,6 +1,10 @@
 """Two processes that hold a model together train and answer as one that has it alone."""
 
+import ipaddress
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +128,7 @@ def test_they_train_and_answer_as_one(
     assert sharded._ranks.is_closed
     adapter = sharded.fine_tune(job, lambda progress: seen.append(progress.done))
     assert seen[0] >= 3
+    assert not any(address_is_open(psutil.Process(pid)) for pid in sharded._ranks.pids)
     assert seen[-1] == 6
     assert_same_model(adapter, expected)
     tuned = adapter.model
@@ -201,6 +206,48 @@ def test_a_process_that_is_killed_ends_the_work_in_one_line(
         "process 2 of 2 (local.processes) was killed, most likely for lack of memory"
     )
     assert not any(child.is_running() for child in children)
+
+
+def test_they_end_with_who_started_them(tiny_model: Path, pytestconfig: pytest.Config) -> None:
+    """Started as they are for users, by spawning."""
+    if not pytestconfig.getoption("--slow"):
+        pytest.skip("imports everything three times: --slow")
+    script = (
+        "import sys\n"
+        "from backends.local.backend import LocalBackend\n"
+        "from backends.local.settings import LocalSettings\n"
+        "from tests.backends.local.test_sharding import scoring_queries\n"
+        "backend = LocalBackend(LocalSettings.model_validate_json(sys.argv[1]))\n"
+        "results = list(backend.score(backend.base_model, scoring_queries()))\n"
+        "print(len(results), *backend._ranks.pids, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    chosen = settings(tiny_model, shard="fsdp", processes=2).model_dump_json()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, chosen],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert parent.stdout is not None
+    n_results, *pids = map(int, parent.stdout.readline().split())
+    assert n_results == 3
+    children = [psutil.Process(pid) for pid in pids]
+    assert len(children) == 2
+    assert not any(address_is_open(child) for child in children)
+    parent.kill()
+    parent.communicate()
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert len(gone) == 2
+    assert not alive
+
+
+def address_is_open(process: psutil.Process) -> bool:
+    """Whether it listens to any other machine."""
+    return any(
+        c.status == psutil.CONN_LISTEN and not ipaddress.ip_address(c.laddr.ip).is_loopback
+        for c in process.net_connections("inet")
+    )
 
 
 def test_processes_with_a_whole_model_each_answer_a_share(
