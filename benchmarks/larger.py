@@ -27,8 +27,9 @@ from backends.local.settings import LocalSettings
 
 WAYS: dict[str, dict[str, Any]] = {
     "one process": {},
-    "gradient checkpointing": {"training": {"gradient_checkpointing": True}},
+    "one process, 2 micro-batches": {"training": {"micro_batches": 2}},
     "fsdp, 2 processes": {"shard": "fsdp", "processes": 2},
+    "gradient checkpointing": {"training": {"gradient_checkpointing": True}},
     "fsdp, 2 processes, gradient checkpointing": {
         "shard": "fsdp",
         "processes": 2,

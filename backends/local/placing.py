@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from backends.errors import SettingsError
 from backends.local.models import load_model
 from backends.local.settings import LocalSettings
-from backends.local.sharding import shard
+from backends.local.sharding import sharded
 
 
 def n_processes(settings: LocalSettings, device: torch.device) -> int:
@@ -81,6 +81,4 @@ def open_base(
     """
     if settings.shard == "none":
         return load_model(location, device, dtype, settings.quantize)
-    model = load_model(location, torch.device("cpu"), dtype)
-    shard(model, device)
-    return model
+    return sharded(lambda: load_model(location, torch.device("cpu"), dtype), device)

@@ -5,7 +5,7 @@ model's weights are in parts: adapters come on top of it, the same in each proce
 trained, saved and taken up as if there were one. (https://arxiv.org/abs/2304.11277)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -50,17 +50,26 @@ def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
     return list[torch.nn.Module](layers)
 
 
-def shard(model: PreTrainedModel, device: torch.device) -> None:
-    """Leaves of a model on the CPU this process's part, on its device. Raises as `layers_of`."""
+def sharded(load: Callable[[], PreTrainedModel], device: torch.device) -> PreTrainedModel:
+    """Of a model that `load` puts on the CPU, this process's part, on its device. Raises as `layers_of`.
+
+    The processes take turns, so that the machine holds one whole model at a time.
+    """
     mesh = init_device_mesh(device.type, (n_ranks(),))
-    model.requires_grad_(requires_grad=False)
-    for layer in layers_of(model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    model = None
+    for turn in range(n_ranks()):
+        if turn == rank():
+            model = load().requires_grad_(requires_grad=False)
+            for layer in layers_of(model):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+        add_up(torch.zeros(()))  # waits for all
+    assert model is not None
     # What layers are gathered into is made in the first pass: one in inference mode would make tensors that
     # no gradient may pass.
     with torch.no_grad():
         _compute_a_token(model)
+    return model
 
 
 def _compute_a_token(model: PreTrainedModel) -> None:

@@ -18,7 +18,7 @@ from torch import distributed
 from backends.data import GenerationQuery, Message, ScoringQuery, SearchQuery, TunedModel
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, SettingsError
 from backends.interface import Progress
-from backends.local import ranks
+from backends.local import ranks, sharding
 from backends.local.adapters import new_adapter
 from backends.local.backend import LocalBackend
 from backends.local.inference import Inference
@@ -27,7 +27,7 @@ from backends.local.models import load_model
 from backends.local.plain import PlainEngine
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings, LoraSettings
-from backends.local.sharding import shard, share
+from backends.local.sharding import share
 from tests.backends.local.test_preferences import preferences_job
 from tests.backends.local.test_training import FACTS, ignore, make_job, weights
 
@@ -170,8 +170,7 @@ def test_a_model_that_was_asked_first_can_still_be_trained(
     store = (tmp_path / "store").as_uri()
     distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     try:
-        base = load_model(str(tiny_model), CPU, torch.float32)
-        shard(base, CPU)
+        base = sharding.sharded(lambda: load_model(str(tiny_model), CPU, torch.float32), CPU)
         model = new_adapter(base, LoraSettings(rank=4, alpha=8))
         engine = PlainEngine(base.eval())
         sequences = [TokenSequence(list(range(5, 30)), [10, 12, 24])]
