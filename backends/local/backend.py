@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from pydantic import ValidationError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from typing_extensions import override
@@ -33,54 +33,34 @@ from backends.jsonl import read_jsonl
 from backends.local.adapters import (
     ADAPTER_WEIGHTS,
     adapter_content,
-    base_of,
-    load_adapter,
-    new_adapter,
-    save_adapter,
 )
-from backends.local.checkpoints import TrainingState
 from backends.local.costs import Costs
 from backends.local.device import choose_device, choose_dtype, describe_device
 from backends.local.encoding import Encoder
-from backends.local.engine import choose_engine
+from backends.local.fine_tuning import RECORD, FineTuning, Record, training_settings
 from backends.local.generation import Generator
 from backends.local.models import (
     content_of,
     context_length,
-    load_model,
     load_tokenizer,
     locate,
 )
-from backends.local.objectives import (
-    CrossEntropy,
-    DirectPreference,
-    Objective,
-    rounding,
-    with_reference,
-)
 from backends.local.open_model import OpenModel
+from backends.local.placing import check_placing, n_processes, placed
 from backends.local.query_estimates import estimate_queries
+from backends.local.ranks import Ranks
 from backends.local.scoring import in_parts, score
 from backends.local.search import Searcher
 from backends.local.sequences import Learned, Pair, n_tokens
 from backends.local.settings import LocalSettings
-from backends.local.training import Trainer
+from backends.local.sharding import in_step
 from backends.local.training_process import TrainingOrder, train_in_own_process
 from backends.local.workers import environment, threads, workers
-from backends.schema import Strict
 
-_RECORD = "tuned_model.json"
 _TRAINING = 1
 """Counted up when a change here gives other weights for the same job."""
 _ASKING = 1
 """The same of answers to the same query."""
-
-
-class _Record(Strict):
-    """What lies beside a finished adapter: which one it is, and what was done."""
-
-    identity: str
-    tuned_model: TunedModel
 
 
 class LocalBackend(Backend):
@@ -95,9 +75,13 @@ class LocalBackend(Backend):
         prefill=True,
     )
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, *, is_rank: bool = False) -> None:
+        """`is_rank` says that this process is one of those that another backend gives its work to."""
         self._settings = settings.of_day(date.today())
         self._device = choose_device(settings.device)
+        check_placing(self._settings, self._device)
+        self._n_ranks = 1 if is_rank else n_processes(self._settings, self._device)
+        self._ranks: Ranks | None = None
         self._open: OpenModel | None = None
         self._known_examples: dict[tuple[str, str, str], str] = {}
 
@@ -118,6 +102,7 @@ class LocalBackend(Backend):
         return {
             "model": self._settings.model,
             "device": describe_device(self._device),
+            **{key: str(value) for key, value in placed(self._settings, self._device).items()},
             **{f"{of} dtype": str(dtype).removeprefix("torch.") for of, dtype in dtypes.items()},
             **self._dated,
         }
@@ -158,11 +143,13 @@ class LocalBackend(Backend):
                 for path in (job.training_file, job.validation_file)
             ],
             "lora": self._settings.lora.model_dump(mode="json"),
-            "training": self._training_settings(job) | {"dtype": str(self._training_dtype)},
+            "training": training_settings(self._settings, job)
+            | {"dtype": str(self._training_dtype)},
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
             "seed": job.seed,
             "starts_from": job.starts_from and adapter_content(Path(job.starts_from)),
+            **self._quantized,
         }
         return _digest(parts)
 
@@ -181,8 +168,15 @@ class LocalBackend(Backend):
             "dated": self._dated,
             "prefix_sharing": self._settings.prefix_sharing,
             "device": self._device.type,
+            **self._quantized,
         }
         return _digest(parts)
+
+    @property
+    def _quantized(self) -> dict[str, str]:
+        """What changes the base model's numbers; sharding does not, beyond rounding."""
+        chosen = self._settings.quantize
+        return {} if chosen == "none" else {"quantize": chosen}
 
     @override
     def has(self, model: str) -> bool:
@@ -190,11 +184,11 @@ class LocalBackend(Backend):
 
     def _finished(self, job: FineTuneJob, identity: str) -> TunedModel | None:
         """What a call with such a job made before."""
-        record = job.output / _RECORD
+        record = job.output / RECORD
         if not record.exists():
             return None
         try:
-            read = _Record.model_validate_json(record.read_bytes())
+            read = Record.model_validate_json(record.read_bytes())
         except ValidationError:
             return None
         if read.identity != identity:
@@ -203,6 +197,8 @@ class LocalBackend(Backend):
 
     @override
     def side_by_side(self, estimates: Sequence[Estimate]) -> int:
+        if self._settings.shard != "none":
+            return 1  # it has all devices
         return workers(self._settings.workers, self._device, estimates)
 
     @override
@@ -214,7 +210,9 @@ class LocalBackend(Backend):
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
         identity = self.identity(job)
         tuned = self._finished(job, identity)
-        if tuned is None:
+        if tuned is None and self._settings.shard != "none" and self._n_ranks > 1:
+            tuned = self._begun_ranks().fine_tune(job, report)
+        elif tuned is None:
             tuned = self._train(job, identity, checkpoint, report)
         checkpoint.unlink(missing_ok=True)
         return tuned
@@ -222,29 +220,44 @@ class LocalBackend(Backend):
     @override
     def close(self) -> None:
         self._open = None
+        if self._ranks is not None:
+            self._ranks.close()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     @override
     def score(self, model: str, queries: Sequence[ScoringQuery]) -> Iterator[ScoringResult]:
-        engine = self._opened(model).engine
-        for tokenized in in_parts(self._encoder.query(query) for query in queries):
-            for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
-                yield from batch
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("score", model, queries)
+            return
+        opened = self._opened(model)
+        engine = opened.engine
+        with in_step(opened.scoring_model):
+            for tokenized in in_parts(self._encoder.query(query) for query in queries):
+                for batch in score(engine, tokenized, self._settings.scoring.batch_tokens):
+                    yield from batch
 
     @override
     def generate(
         self, model: str, queries: Sequence[GenerationQuery]
     ) -> Iterator[GenerationResult]:
-        generator = Generator(self._opened(model).decoder, self._encoder)
-        yield from generator.generate(queries)
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("generate", model, queries)
+            return
+        decoder = self._opened(model).decoder
+        with in_step(decoder.model):
+            yield from Generator(decoder, self._encoder).generate(queries)
 
     @override
     def search(self, model: str, queries: Sequence[SearchQuery]) -> Iterator[SearchResult]:
-        searcher = Searcher(self._opened(model).decoder, self._encoder)
-        for batch in searcher.search(queries):
-            yield from batch
+        if self._n_ranks > 1:
+            yield from self._begun_ranks().ask("search", model, queries)
+            return
+        decoder = self._opened(model).decoder
+        with in_step(decoder.model):
+            for batch in Searcher(decoder, self._encoder).search(queries):
+                yield from batch
 
     @cached_property
     def _location(self) -> str:
@@ -281,11 +294,6 @@ class LocalBackend(Backend):
             scoring=choose_dtype(self._settings.scoring.dtype, self._device),
         )
 
-    def _training_settings(self, job: FineTuneJob) -> dict[str, Any]:
-        """Those of training that the job's method sees."""
-        unseen = {"checkpoint_seconds"} | ({"dpo_beta"} if job.method != "dpo" else set())
-        return self._settings.training.model_dump(mode="json", exclude=unseen)
-
     def _examples(self, job: FineTuneJob, path: Path) -> list[Learned]:
         examples: list[Learned] = []
         for number, example in enumerate(read_jsonl(path, EXAMPLES[job.method]), start=1):
@@ -307,6 +315,12 @@ class LocalBackend(Backend):
             )
         return self._known_examples[key]
 
+    def _begun_ranks(self) -> Ranks:
+        """The processes that do this one's work; they stay until `close`."""
+        if self._ranks is None or self._ranks.is_closed:
+            self._ranks = Ranks(self._settings, self._device, self._n_ranks)
+        return self._ranks
+
     def _opened(self, model: str) -> OpenModel:
         """The model to be asked; the base stays loaded, with the adapter used last."""
         if self._open is None:
@@ -323,7 +337,9 @@ class LocalBackend(Backend):
         order = TrainingOrder(
             settings=self._settings, job=job, lock=lock, threads=threads(self._device, place)
         )
-        tuned = train_in_own_process(order, report, place.stop, environment(self._device, place))
+        is_sharded = self._settings.shard != "none"  # over all devices
+        variables = dict(os.environ) if is_sharded else environment(self._device, place)
+        tuned = train_in_own_process(order, report, place.stop, variables)
         lock.unlink(missing_ok=True)
         return tuned
 
@@ -335,91 +351,16 @@ class LocalBackend(Backend):
         report: Callable[[Progress], None],
     ) -> TunedModel:
         self._open = None
-        dtype = self._training_dtype
         examples = self._examples(job, job.training_file)
         validation = self._examples(job, job.validation_file) if job.validation_file else []
-        torch.manual_seed(job.seed)
-        model = self._trainable(job, dtype)
-        if job.method == "dpo":
-            examples, validation = (self._referred(model, e) for e in (examples, validation))
-        engine = choose_engine(base_of(model.train()), self._settings.prefix_sharing)
-        objective: Objective[Any] = CrossEntropy(engine)
-        if job.method == "dpo":
-            objective = DirectPreference(engine, self._settings.training.dpo_beta)
-        trainer = Trainer(
-            model,
-            objective,
-            examples,
-            validation,
-            self._settings.training,
-            dtype=dtype,
-            seed=job.seed,
+        tuning = FineTuning(
+            self._settings, self._location, self._device, self._training_dtype, self._dated
         )
-        first_kept = self._settings.training.epochs - job.kept_epochs
-
-        def keep(epoch: int, step: int) -> None:
-            if first_kept < epoch < self._settings.training.epochs:
-                save_adapter(model, job.epoch_model(step), {})
-
-        state = trainer.run(checkpoint, identity, report, keep)
-        used = {
-            "prefix_sharing": engine.shares_prefixes,
-            "micro_batches": trainer.micro_batches,
-        }
-        tuned = self._tuned_model(job, examples, state, used)
-        record = _Record(identity=identity, tuned_model=tuned)
-        save_adapter(model, job.output, {_RECORD: record.model_dump_json()})
-        return tuned
-
-    def _referred(self, model: PeftModel, pairs: Sequence[Learned]) -> list[Learned]:
-        """The pairs with what the model that training starts from makes of them, before it has changed.
-
-        That is the base model (a fresh adapter adds nothing to it), or the one that the job goes on from.
-        """
-        engine = choose_engine(base_of(model.eval()), self._settings.prefix_sharing)
-        with rounding(self._device, self._training_dtype):
-            found = [pair for pair in pairs if isinstance(pair, Pair)]
-            return [*with_reference(engine, found, self._settings.scoring.batch_tokens)]
-
-    def _trainable(self, job: FineTuneJob, dtype: torch.dtype) -> PeftModel:
-        base = load_model(self._location, self._device, dtype)
-        if job.starts_from is not None:
-            return load_adapter(base, Path(job.starts_from), trainable=True)
-        return new_adapter(base, self._settings.lora)
+        return tuning.run(job, examples, validation, identity, checkpoint, report)
 
     @property
     def _training_dtype(self) -> torch.dtype:
         return choose_dtype(self._settings.training.dtype, self._device)
-
-    def _tuned_model(
-        self,
-        job: FineTuneJob,
-        examples: Sequence[Learned],
-        state: TrainingState,
-        used: dict[str, Any],
-    ) -> TunedModel:
-        method = {"method": job.method} if job.method != "supervised" else {}
-        return TunedModel(
-            model=str(job.output),
-            base_model=self.base_model,
-            hyperparameters={
-                "lora": self._settings.lora.model_dump(mode="json"),
-                **method,
-                **self._training_settings(job),
-                "dtype": str(self._training_dtype).removeprefix("torch."),
-                "device": describe_device(self._device),
-                "loss_on": job.loss_on,
-                "seed": job.seed,
-                **self._dated,
-                "steps": state.step,
-                **used,
-            },
-            n_examples=len(examples),
-            trained_tokens=self._settings.training.epochs * n_tokens(examples),
-            seconds=state.seconds,
-            cost_usd=None,
-            training_curve=tuple(state.curve),
-        )
 
 
 def _content(example: Learned) -> list[Any]:

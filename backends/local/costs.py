@@ -12,14 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
+from backends.errors import SettingsError
 from backends.local.batches import epoch_batches
 from backends.local.decoding import MAX_ROWS
+from backends.local.model_shape import ModelShape
 from backends.local.models import empty_model
+from backends.local.placing import n_processes
 from backends.local.prefix_tree import tree_size
+from backends.local.recomputing import check_recomputing
 from backends.local.sequences import Learned, Pair, TokenSequence
 from backends.local.settings import LocalSettings
+from backends.local.sharding import layers_of
 from backends.local.training_noise import training_noise
 
 # Shares of the matrix products' peak: docs/prefix-engine.md, benchmarks/run.py (28-46 %, 71-78 %).
@@ -68,19 +72,13 @@ class Costs:
         self._training = training
         self._scoring = scoring
         model = empty_model(location)
-        config = model.config.get_text_config()
-        heads = config.num_attention_heads
-        head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self._layers: int = config.num_hidden_layers
-        self._width: int = config.hidden_size
-        self._key_width: int = (getattr(config, "num_key_value_heads", None) or heads) * head_width
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._head = config.vocab_size * self._width
-        """Of the projection to the vocabulary, which only some positions need."""
-        tied = bool(getattr(config, "tie_word_embeddings", False))
-        self._body = self._parameters - self._head * (1 if tied else 2)
-        self._adapter = _adapter_parameters(model, settings)
-        self._noise = bool(training_noise(model))
+        self._shape = ModelShape.of(model, settings)
+        self._count = n_processes(settings, device)
+        self._noise = training_noise(model)
+        if settings.training.gradient_checkpointing:
+            check_recomputing(model)
+        if settings.shard != "none":
+            layers_of(model)
 
     def of_training(self, examples: Sequence[Learned], seed: int) -> Cost:
         """All epochs; gradients of weights are the adapter's alone.
@@ -88,6 +86,7 @@ class Costs:
         Of pairs, the reference's pass over all of them comes on top.
         """
         chosen = self._settings.training
+        self._refuse_noise_in_shards()
         noise = self._settings.lora.dropout > 0 or self._noise
         shares = self._shares_prefixes and not (self._settings.prefix_sharing == "auto" and noise)
         batches = [
@@ -98,20 +97,33 @@ class Costs:
         targets = [sum(len(sequence.targets) for sequence in batch) for batch in batches]
         everything = [sequence for example in examples for sequence in example.sequences]
         length = _mean([len(sequence.tokens) for sequence in everything])
-        per_node = 2 * self._operations(length) + 6 * self._adapter
-        operations = sum(nodes) * per_node + sum(targets) * 4 * self._head
-        speed = _REACHED_IN_TRAINING * _product_speed(self._device, self._training)
-        size = self._training.itemsize
-        # Weights, gradients and AdamW's two moments are float32.
-        states = self._parameters * size + 4 * 4 * self._adapter
-        kept = max(nodes) * self._layers * self._width * _ACTIVATIONS * size
-        kept += max(targets) * self._vocabulary_bytes
-        memory = self._base_bytes + states + kept // chosen.micro_batches
+        # A pass forward and one backward, and what is forgotten in between once more.
+        passes = 3 if chosen.gradient_checkpointing else 2
+        per_node = passes * self._operations(length) + 3 * passes * self._shape.adapter
+        operations = sum(nodes) * per_node + sum(targets) * 4 * self._shape.head
+        shards = self._count if self._settings.shard != "none" else 1
+        speed = _REACHED_IN_TRAINING * self._speed(self._training, shards)
+        parts = shards * chosen.micro_batches
+        memory = self._training_bytes(max(nodes) // parts, max(targets) // parts)
         seconds = chosen.epochs * operations / speed
         if any(isinstance(example, Pair) for example in examples):
-            asked = _REACHED_IN_SCORING * _product_speed(self._device, self._training)
+            asked = _REACHED_IN_SCORING * self._speed(self._training, shards)
             seconds += self._forward_operations(everything) / asked
-        return Cost(seconds, memory)
+        return Cost(seconds, self._on_device(memory, shards))
+
+    def _training_bytes(self, nodes: int, targets: int) -> int:
+        """Of a process that computes so many tokens at once, and predicts so many of them."""
+        size = self._training.itemsize
+        weights = self._shape.weight_bytes(size, self._settings, self._count)
+        # Weights, gradients and AdamW's two moments are float32.
+        states = weights + 4 * 4 * self._shape.adapter
+        kept = self._shape.layers * _ACTIVATIONS
+        if self._settings.training.gradient_checkpointing:
+            kept = self._shape.layers + _ACTIVATIONS  # what each layer is given, and all of one
+        activations = nodes * kept * self._shape.width * size
+        if self._shares_prefixes:
+            activations += nodes * nodes * size  # what each token sees
+        return self._base_bytes + states + activations + targets * self._vocabulary_bytes
 
     def of_scoring(self, sequences: Sequence[TokenSequence]) -> Cost:
         """A whole list of sequences, common prefixes once."""
@@ -122,9 +134,9 @@ class Costs:
         seconds = self._forward_operations(sequences) / self._scoring_speed
         at_once = max(longest, self._settings.scoring.batch_tokens)
         # A stretch of tokens at a time, of which at the most each predicts one.
-        kept = at_once * (8 * self._width * self._scoring.itemsize)
+        kept = at_once * (8 * self._shape.width * self._scoring.itemsize)
         kept += min(n_targets, at_once) * self._vocabulary_bytes + self._cache_bytes(longest)
-        return Cost(seconds, self._asked_bytes + kept)
+        return Cost(seconds, self._on_device(self._asked_bytes + kept, self._count))
 
     def of_answering(self, prompts: Sequence[TokenSequence], asked: Sequence[Answering]) -> Cost:
         """Prompts, and the texts after them token by token, none of which ends early."""
@@ -135,32 +147,54 @@ class Costs:
         seconds, memory = begun.seconds, begun.memory_bytes
         for start in range(0, len(rows), MAX_ROWS):
             batch = rows[start : start + MAX_ROWS]
-            seconds += batch[-1][0] * self._step_seconds(len(batch))
+            seconds += batch[-1][0] * self._step_seconds(len(batch)) / self._devices(self._count)
             positions = len(batch) * max(tokens + prompt for tokens, prompt in batch)
-            memory = max(memory, self._asked_bytes + self._cache_bytes(positions))
+            needed = self._asked_bytes + self._cache_bytes(positions)
+            memory = max(memory, self._on_device(needed, self._count))
         return Cost(seconds, memory)
 
     def _step_seconds(self, rows: int) -> float:
         """One more token of each row: the weights are read once, or multiplied, whichever takes longer."""
-        weights = (self._body + self._head) * self._scoring.itemsize
+        weights = (self._shape.body + self._shape.head) * self._scoring.itemsize
         read = weights / _reading_speed(self._device)
-        multiplied = rows * 2 * (self._body + self._head) / self._scoring_speed
-        return self._layers * _SECONDS_A_LAYER + max(read, multiplied)
+        multiplied = rows * 2 * (self._shape.body + self._shape.head) / self._scoring_speed
+        return self._shape.layers * _SECONDS_A_LAYER + max(read, multiplied)
 
     def _forward_operations(self, sequences: Sequence[TokenSequence]) -> float:
         """Of a list of sequences and the predictions of their targets, common prefixes once."""
         length = _mean([len(sequence.tokens) for sequence in sequences])
         n_targets = sum(len(sequence.targets) for sequence in sequences)
         nodes = _nodes(sequences, shares=self._shares_prefixes)
-        return nodes * self._operations(length) + n_targets * 2 * self._head
+        return nodes * self._operations(length) + n_targets * 2 * self._shape.head
 
     def _operations(self, length: float) -> float:
         """Of one token's forward pass in sequences of that length, without the projection."""
-        return 2 * self._body + 2 * self._layers * self._width * length
+        return 2 * self._shape.body + 2 * self._shape.layers * self._shape.width * length
 
     @property
     def _scoring_speed(self) -> float:
-        return _REACHED_IN_SCORING * _product_speed(self._device, self._scoring)
+        return _REACHED_IN_SCORING * self._speed(self._scoring, self._count)
+
+    def _speed(self, dtype: torch.dtype, processes: int) -> float:
+        """Of products, of so many processes together; what they tell each other is not counted."""
+        return self._devices(processes) * _product_speed(self._device, dtype)
+
+    def _devices(self, processes: int) -> int:
+        """Processes on the CPU have it in common."""
+        return 1 if self._device.type == "cpu" else processes
+
+    def _on_device(self, memory: int, processes: int) -> int:
+        """The most that one device must have, of what each process needs."""
+        return memory * processes if self._device.type == "cpu" else memory
+
+    def _refuse_noise_in_shards(self) -> None:
+        if self._settings.shard == "none" or not self._noise:
+            return
+        name, amount = next(iter(self._noise.items()))
+        raise SettingsError(
+            f"local.shard: the model's own config asks for {name} {amount:g} in training, of which each "
+            "process would draw its own; use none"
+        )
 
     @property
     def _shares_prefixes(self) -> bool:
@@ -172,16 +206,17 @@ class Costs:
 
     @property
     def _asked_bytes(self) -> int:
-        weights = (self._parameters + self._adapter) * self._scoring.itemsize
-        return self._base_bytes + weights
+        size = self._scoring.itemsize
+        weights = self._shape.weight_bytes(size, self._settings, self._count)
+        return self._base_bytes + weights + self._shape.adapter * size
 
     @property
     def _vocabulary_bytes(self) -> int:
         """Of one position's prediction: logits, their logarithms and their gradient in float32."""
-        return 3 * 4 * self._head // self._width
+        return 3 * 4 * self._shape.head // self._shape.width
 
     def _cache_bytes(self, positions: int) -> int:
-        return positions * 2 * self._layers * self._key_width * self._scoring.itemsize
+        return positions * 2 * self._shape.layers * self._shape.key_width * self._scoring.itemsize
 
 
 def _nodes(sequences: Sequence[TokenSequence], *, shares: bool) -> int:
@@ -191,22 +226,6 @@ def _nodes(sequences: Sequence[TokenSequence], *, shares: bool) -> int:
 
 def _mean(lengths: Sequence[int]) -> float:
     return sum(lengths) / len(lengths)
-
-
-def _adapter_parameters(model: PreTrainedModel, settings: LocalSettings) -> int:
-    targets = settings.lora.target_modules
-    head = model.get_output_embeddings()
-    sides = 0
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, torch.Tensor) or weight.ndim != 2:
-            continue
-        if targets == "all-linear":
-            chosen = not isinstance(module, torch.nn.Embedding) and module is not head
-        else:
-            chosen = name.endswith(targets)
-        sides += sum(weight.shape) if chosen else 0
-    return settings.lora.rank * sides
 
 
 @functools.cache

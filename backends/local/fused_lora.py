@@ -38,13 +38,14 @@ def _is_plain(module: Linear) -> bool:
 
 def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a module's forward
     pefts = module.forward
-    base, bias = module.base_layer.weight, module.base_layer.bias
 
     def forward(x: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
         if not _is_plain(module):
             return pefts(x, *others, **options)
         adapter = module.active_adapters[0]
         a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+        # Of a sharded model they are other tensors in every pass.
+        base, bias = module.base_layer.weight, module.base_layer.bias
         rows = x.reshape(-1, x.shape[-1])
         result = _LoraLinear.apply(rows, base, bias, a, b, module.scaling[adapter])
         # Out here: some models (Gemma 3n) change it in place, which autograd forbids of a view made inside.

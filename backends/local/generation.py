@@ -9,7 +9,7 @@ from backends.errors import DeviceMemoryError
 from backends.local.answers import Answer, answers_to, choose
 from backends.local.decoding import MAX_POSITIONS, MAX_ROWS, Batch, Decoder
 from backends.local.encoding import Encoder
-from backends.local.memory import is_out_of_memory, release_cached_memory
+from backends.local.memory import check_divisible, release_cached_memory
 from backends.local.sampling import Sampling
 
 
@@ -61,8 +61,7 @@ class Generator:
                     id=one.query.id, prompt=prompt, texts=(text,), first_sample=one.sample
                 )
         except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+            check_divisible(error)
             if len(wanted) == 1:
                 raise DeviceMemoryError(
                     "out of memory on a single answer; use a smaller model or another local.device"

@@ -10,13 +10,15 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from backends.errors import DataError, KaarelBetError
+from backends.errors import DataError, KaarelBetError, SettingsError
 from backends.local.answers import GeneratedToken
 from backends.local.constraints import Grammars
+from backends.local.device import choose_device
 from backends.local.encoding import Encoder
 from backends.local.inference_requests import Generation, PromptScoring, Request
 from backends.local.models import context_length, load_tokenizer, locate, vocabulary_size
 from backends.local.open_model import OpenModel
+from backends.local.placing import check_placing, n_processes
 from backends.local.sampling import MOST_LIKELIEST, Sampling
 from backends.local.scheduler import Scheduler
 from backends.local.sequences import TokenScore
@@ -34,7 +36,17 @@ class Inference:
     """
 
     def __init__(self, settings: LocalSettings, *, max_adapters: int) -> None:
-        """Nothing is loaded before the first request or `load`."""
+        """Nothing is loaded before the first request or `load`.
+
+        Raises:
+            SettingsError: the settings ask for several processes, or for what can't be done here.
+        """
+        device = choose_device(settings.device)
+        check_placing(settings, device)
+        if n_processes(settings, device) > 1:
+            raise SettingsError(
+                "local.processes: a server answers from one process; set it to 1, and local.shard to none"
+            )
         self._settings = settings
         self._max_adapters = max_adapters
         self._opened: OpenModel | None = None

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 
 from backends.errors import DeviceMemoryError
+from backends.local.sharding import is_shared
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +23,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
 
 
+def check_divisible(error: RuntimeError) -> None:
+    """Raises what is not a lack of memory; and DeviceMemoryError where less at a time can't be tried.
+
+    So it is with a sharded model: in the middle of a pass, the other processes wait for this one.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if is_shared():
+        raise DeviceMemoryError(
+            "out of memory in one of the processes that share the model (local.shard: fsdp); raise "
+            "local.training.micro_batches, or lower local.scoring.batch_tokens"
+        ) from error
+
+
 def halving_when_out_of_memory(
     compute: Callable[[Sequence[Item]], list[Result]], batch: Sequence[Item]
 ) -> Iterator[list[Result]]:
@@ -33,8 +48,7 @@ def halving_when_out_of_memory(
     try:
         results = compute(batch)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
+        check_divisible(error)
         if len(batch) == 1:
             raise DeviceMemoryError(
                 "out of memory on a single query; use a smaller model or another local.device"

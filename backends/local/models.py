@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import huggingface_hub
 import torch
@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
 )
@@ -20,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from backends.errors import ModelError
 from backends.local.embedded import embedded_file
 from backends.local.gguf_files import BFLOAT16, converted
+from backends.local.settings import Quantization
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -102,13 +104,21 @@ def empty_model(location: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(location))
 
 
-def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(
+    location: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: Quantization = "none",
+) -> PreTrainedModel:
     """The model in evaluation mode. Raises ModelError where it can't be had."""
+    how: dict[str, Any] = {}
+    if quantize != "none":
+        how = {"quantization_config": in_four_bits(dtype), "device_map": {"": device}}
     with _translated(location):
         # Weights come from safetensors only: a pickle can run code when it is read.
         there = dtype == torch.bfloat16 and _in_bfloat16(location).exists()
         model = AutoModelForCausalLM.from_pretrained(
-            location, dtype=dtype, use_safetensors=True, variant=BFLOAT16 if there else None
+            location, dtype=dtype, use_safetensors=True, variant=BFLOAT16 if there else None, **how
         )
     # A model's own sampling settings (penalties, top-k) would colour what every query asks for itself.
     own = model.generation_config
@@ -117,8 +127,28 @@ def load_model(location: str, device: torch.device, dtype: torch.dtype) -> PreTr
     text = model.config.get_text_config()
     if getattr(text, "output_router_logits", False):
         text.output_router_logits = False
+    if quantize != "none":
+        for module in model.modules():
+            # On some CPUs bitsandbytes packs weights anew in the first pass that evaluates, which rounds
+            # their scales, and lets no gradient through any more.
+            if "support_avx512bf16_for_cpu" in vars(module):
+                vars(module)["support_avx512bf16_for_cpu"] = False
+        return model.eval()
     # transformers wraps `to` in a decorator that hides its type.
     return cast("PreTrainedModel", cast("torch.nn.Module", model).to(device)).eval()
+
+
+def in_four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How QLoRA keeps weights (https://arxiv.org/abs/2305.14314), computing in this dtype.
+
+    The embeddings and the projection to the vocabulary stay as they are.
+    """
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _in_bfloat16(location: str) -> Path:

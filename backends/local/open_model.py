@@ -13,7 +13,7 @@ from backends.local.decoding import Decoder, Vocabulary
 from backends.local.detokenising import TokenBytes
 from backends.local.device import choose_device, choose_dtype
 from backends.local.engine import Engine, choose_answering_engine, choose_engine
-from backends.local.models import load_model
+from backends.local.placing import open_base
 from backends.local.settings import DtypeName, LocalSettings
 
 
@@ -46,6 +46,11 @@ class OpenModel:
         """What scores."""
         return self._in(self._settings.scoring.dtype).engine
 
+    @property
+    def scoring_model(self) -> PreTrainedModel:
+        """What the engine runs."""
+        return self._in(self._settings.scoring.dtype).adapters.model
+
     @cached_property
     def decoder(self) -> Decoder:
         """Made when it is first asked for: what it may say is for those who ask for answers."""
@@ -73,7 +78,7 @@ class OpenModel:
         device = choose_device(self._settings.device)
         dtype = choose_dtype(name, device)
         if dtype not in self._loaded:
-            model = load_model(self._location, device, dtype)
+            model = open_base(self._settings, self._location, device, dtype)
             engine = choose_engine(model, self._settings.prefix_sharing)
             self._loaded[dtype] = _Loaded(engine, AdapterCache(model, self.max_adapters))
             self._loaded[dtype].adapters.activate(self._active)

@@ -17,7 +17,7 @@ from backends.errors import DeviceMemoryError
 from backends.local.decoding import MAX_POSITIONS, Batch, Decoder
 from backends.local.detokenising import text_of
 from backends.local.encoding import Encoder
-from backends.local.memory import is_out_of_memory, release_cached_memory
+from backends.local.memory import check_divisible, release_cached_memory
 
 _MAX_ROWS = 256
 """What bounds the memory of predictions: one has an entry for each token of the vocabulary."""
@@ -107,8 +107,8 @@ class Searcher:
         try:
             self._go_on(rest)
         except (RuntimeError, DeviceMemoryError) as error:
-            if not (isinstance(error, DeviceMemoryError) or is_out_of_memory(error)):
-                raise
+            if isinstance(error, RuntimeError):
+                check_divisible(error)
             if len(rest) == 1:
                 raise DeviceMemoryError(
                     "out of memory on a single query; use a smaller model or another local.device"

@@ -10,6 +10,8 @@ from backends.schema import Positive, Strict
 DtypeName = Literal["auto", "float32", "bfloat16"]
 PrefixSharing = Literal["auto", "on", "off"]
 Grouping = Literal["none", "prefix", "length"]
+Sharding = Literal["none", "fsdp"]
+Quantization = Literal["none", "nf4"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,6 +42,7 @@ class TrainingSettings(Strict):
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     dtype: DtypeName = "auto"
+    gradient_checkpointing: bool = False
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
 
 
@@ -61,6 +64,9 @@ class LocalSettings(Strict):
 
     model: Annotated[str, Field(min_length=1)] = "embedded:smollm2-135m-instruct"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    quantize: Quantization = "none"
+    shard: Sharding = "none"
+    processes: Positive | Literal["auto"] = "auto"
     prefix_sharing: PrefixSharing = "auto"
     workers: Positive | Literal["auto"] = "auto"
     date: Annotated[datetime.date, Field(strict=False)] | Literal["auto"] = "auto"

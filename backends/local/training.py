@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,11 @@ from backends.errors import DeviceMemoryError, ModelError, SettingsError
 from backends.interface import Progress
 from backends.local.batches import epoch_batches
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from backends.local.memory import is_out_of_memory, release_cached_memory
+from backends.local.memory import check_divisible, release_cached_memory
 from backends.local.objectives import Loss, Objective, rewards_of, rounding
-from backends.local.sequences import Learned, n_tokens
+from backends.local.sequences import Learned, Pair, n_tokens
 from backends.local.settings import TrainingSettings
+from backends.local.sharding import add_up, add_up_gradients, n_ranks, rank
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Trainer:
             if state.step % self._steps_per_epoch == 0:
                 after_epoch(state.step // self._steps_per_epoch, state.step)
             report(Progress(state.step, self.total_steps, tokens, taken.loss))
-            if time.monotonic() - saved >= self._settings.checkpoint_seconds:
+            if rank() == 0 and time.monotonic() - saved >= self._settings.checkpoint_seconds:
                 save_checkpoint(checkpoint, state, self._parameters, self._optimizer)
                 saved = time.monotonic()
         self._model.eval()
@@ -148,8 +149,7 @@ class Trainer:
             try:
                 return self._accumulate(batch)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
+                check_divisible(error)
                 if self.micro_batches >= len(batch):
                     raise DeviceMemoryError(
                         "out of memory on a single training example; use a smaller model, shorter "
@@ -161,19 +161,35 @@ class Trainer:
 
     def _accumulate(self, batch: Sequence[Learned]) -> Step:
         count = self._objective.count(batch)
-        # Neighbours in length share a micro-batch, so that little of it is padding.
-        by_length = sorted(batch, key=lambda example: len(example.tokens))
-        size = math.ceil(len(batch) / self.micro_batches)
-        total, rewards = 0.0, None
-        for start in range(0, len(batch), size):
-            part = self._loss(by_length[start : start + size])
+        sums = torch.zeros(4, dtype=torch.float64)
+        for part, weight in self._parts(batch, self.micro_batches):
+            computed = self._loss(part)
             # Divided by the whole batch's count, micro-batches add up to the batch's own gradient.
-            loss = part.summed / count
+            loss = weight * computed.summed / count
             loss.backward()
-            total += loss.item()
-            if part.rewards is not None:
-                rewards = part.rewards if rewards is None else rewards + part.rewards
-        return Step(total, None if rewards is None else rewards_of(rewards, count))
+            sums[0] += loss.item()
+            if computed.rewards is not None:
+                sums[1:] += weight * computed.rewards.cpu().double()
+        add_up_gradients([*self._parameters.values()])
+        total, rewards = add_up(sums).split([1, 3])
+        is_of_pairs = isinstance(batch[0], Pair)
+        return Step(total.item(), rewards_of(rewards, count) if is_of_pairs else None)
+
+    def _parts(
+        self, examples: Sequence[Learned], n_parts: int
+    ) -> Iterator[tuple[Sequence[Learned], int]]:
+        """What this process computes of them, in so many passes, each with its weight.
+
+        Neighbours in length share a pass, so that little of it is padding. Processes that share a model
+        make passes together: one that has no examples left computes one in vain, of weight 0.
+        """
+        by_length = sorted(examples, key=lambda example: len(example.tokens))
+        mine = by_length[rank() :: n_ranks()]
+        most = math.ceil(len(examples) / n_ranks())
+        size = math.ceil(most / n_parts)
+        for start in range(0, most, size):
+            part = mine[start : start + size]
+            yield (part, 1) if part else (by_length[:1], 0)
 
     def _curve_point(self, step: int, taken: Step) -> CurvePoint:
         end_of_epoch = step % self._steps_per_epoch == 0
@@ -189,11 +205,11 @@ class Trainer:
     def _validation_loss(self) -> float:
         self._model.eval()
         size = math.ceil(self._settings.batch_size / self.micro_batches)
-        by_length = sorted(self._validation, key=lambda example: len(example.tokens))
-        batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
-        total = sum(self._loss(batch).summed.item() for batch in batches)
+        parts = self._parts(self._validation, math.ceil(len(self._validation) / size))
+        total = sum(weight * self._loss(part).summed.item() for part, weight in parts)
         self._model.train()
-        return total / self._objective.count(self._validation)
+        count = self._objective.count(self._validation)
+        return add_up(torch.tensor(total, dtype=torch.float64)).item() / count
 
     def _loss(self, batch: Sequence[Learned]) -> Loss:
         with rounding(self._model.device, self._dtype):

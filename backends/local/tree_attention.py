@@ -1,7 +1,7 @@
 """Attention in which a token sees its own prefix only, though other branches stand between."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -129,9 +129,25 @@ def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Ite
     if not of_cpu or not (in_blocks or not torch.is_grad_enabled()):
         yield
         return
-    token = _blocks.set(blocks_of(np.logical_or.reduce(visible)) if in_blocks else None)
+    with _using(config, _OURS, blocks_of(np.logical_or.reduce(visible)) if in_blocks else None):
+        yield
+
+
+def attention_twice(
+    model: PreTrainedModel,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For a layer that is computed now, and again when `fastest_attention` is left: the same attention."""
+    config = model.config.get_text_config()
+    return nullcontext(), _using(config, config._attn_implementation, _blocks.get(None))
+
+
+@contextmanager
+def _using(
+    config: PreTrainedConfig, implementation: str | None, blocks: Sequence[Block] | None
+) -> Iterator[None]:
+    before, token = config._attn_implementation, _blocks.set(blocks)
     try:
-        config._attn_implementation = _OURS
+        config._attn_implementation = implementation
         yield
     finally:
         _blocks.reset(token)

@@ -43,14 +43,14 @@ def test_sizes_are_those_of_the_model_with_its_weights(
 ) -> None:
     found = of(tiny_models[architecture])
     model = AutoModelForCausalLM.from_pretrained(tiny_models[architecture])
-    assert found._parameters == model.num_parameters()
+    assert found._shape.parameters == model.num_parameters()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings().weight
     assert head is not None
     assert isinstance(embedding, torch.Tensor)
     tied = head.weight is embedding
-    assert found._body == model.num_parameters() - embedding.numel() * (1 if tied else 2)
+    assert found._shape.body == model.num_parameters() - embedding.numel() * (1 if tied else 2)
     adapter = get_peft_model_state_dict(new_adapter(model, LoraSettings()))
-    assert found._adapter == sum(tensor.numel() for tensor in adapter.values())
+    assert found._shape.adapter == sum(tensor.numel() for tensor in adapter.values())
 
 
 def test_chosen_modules_alone_are_adapted(tiny_model: Path) -> None:
@@ -58,7 +58,7 @@ def test_chosen_modules_alone_are_adapted(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     adapter = get_peft_model_state_dict(new_adapter(model, lora))
     found = of(tiny_model, lora=lora.model_dump())
-    assert found._adapter == sum(tensor.numel() for tensor in adapter.values())
+    assert found._shape.adapter == sum(tensor.numel() for tensor in adapter.values())
 
 
 def test_a_tree_has_the_size_that_it_is_said_to_have() -> None:
@@ -88,6 +88,24 @@ def test_training_takes_its_epochs_and_texts_their_tokens(tiny_model: Path) -> N
     short, long = (one.of_answering(prompt, [Answering(10, 2, n)]) for n in (10, 100))
     assert long.seconds > 5 * short.seconds
     assert long.memory_bytes >= short.memory_bytes > 0
+
+
+def test_shards_take_less_each_and_recomputing_more_time(tiny_model: Path) -> None:
+    examples = [sequence(200, first=n) for n in range(1, 9)]
+    one, shards = of(tiny_model), of(tiny_model, shard="fsdp", processes=2)
+    # On the CPU, the estimate is of both processes together.
+    weights = [found._shape.weight_bytes(4, found._settings, 2) for found in (one, shards)]
+    shape = one._shape
+    assert weights[0] == 4 * shape.parameters
+    in_layers = shape.body
+    assert weights[1] == 4 * (shape.parameters // 2 + shape.parameters - in_layers + in_layers)
+    each = shards.of_training(examples, 0).memory_bytes // 2 - weights[1]
+    assert each < one.of_training(examples, 0).memory_bytes - weights[0]
+    again = of(tiny_model, training={"gradient_checkpointing": True})
+    assert again.of_training(examples, 0).memory_bytes < one.of_training(examples, 0).memory_bytes
+    assert again.of_training(examples, 0).seconds > one.of_training(examples, 0).seconds
+    whole, halved = (found.of_scoring(examples).memory_bytes for found in (one, shards))
+    assert halved - whole == pytest.approx(whole - weights[0] + 2 * weights[1] - weights[0])
 
 
 def test_the_embedded_model_on_this_machine_takes_seconds_and_gigabytes(
