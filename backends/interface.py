@@ -43,6 +43,8 @@ class Capabilities:
     prefill: bool = False
     """Can begin every answer as a query says; otherwise that depends on the server, which
     `Backend.estimate` finds out."""
+    elsewhere: bool = False
+    """Its work can be done by another process or machine: it pickles, and is opened anew there."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import PeftModel
@@ -40,7 +41,7 @@ from backends.local.adapters import (
 )
 from backends.local.checkpoints import TrainingState
 from backends.local.costs import Costs
-from backends.local.device import choose_device, choose_dtype, describe_device
+from backends.local.device import choose_device, choose_dtype, describe_device, is_here
 from backends.local.encoding import Encoder
 from backends.local.engine import choose_engine
 from backends.local.generation import Generator
@@ -93,13 +94,19 @@ class LocalBackend(Backend):
         search=True,
         costs_money=False,
         prefill=True,
+        elsewhere=True,
     )
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, *, elsewhere: bool = False) -> None:
+        """With `elsewhere` it plans for a device that is named, whether or not it is here."""
         self._settings = settings.of_day(date.today())
-        self._device = choose_device(settings.device)
+        self._device = choose_device(settings.device, elsewhere=elsewhere)
         self._open: OpenModel | None = None
         self._known_examples: dict[tuple[str, str, str], str] = {}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[LocalSettings]]:
+        """Another process opens it anew."""
+        return type(self), (self._settings,)
 
     @property
     @override
@@ -139,14 +146,16 @@ class LocalBackend(Backend):
     def estimate(
         self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
     ) -> Estimate:
-        if isinstance(work, FineTuneJob):
+        if not isinstance(work, FineTuneJob):
+            estimate = estimate_queries(work, self._encoder, self._costs)
+        else:
             examples = self._examples(work, work.training_file)
             if work.validation_file is not None:
                 self._examples(work, work.validation_file)
             cost = self._costs.of_training(examples, work.seed)
             tokens = self._settings.training.epochs * n_tokens(examples)
-            return Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
-        return estimate_queries(work, self._encoder, self._costs)
+            estimate = Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
+        return estimate if is_here(self._device) else replace(estimate, seconds=None)
 
     @override
     def identity(self, job: FineTuneJob) -> str:
@@ -277,7 +286,7 @@ class LocalBackend(Backend):
         return Costs(
             self._settings,
             self._location,
-            self._device,
+            self._device if is_here(self._device) else torch.device("cpu"),
             training=self._training_dtype,
             scoring=choose_dtype(self._settings.scoring.dtype, self._device),
         )
