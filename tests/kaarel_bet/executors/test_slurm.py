@@ -83,22 +83,29 @@ def test_an_error_in_a_job_is_a_line_with_the_arms_name_and_is_not_tried_again(
 class Command:
     """An endless training of one arm, by jobs, in a process of its own."""
 
-    def __init__(self, settings: list[str]) -> None:
+    def __init__(self, settings: list[str], said: Path) -> None:
         endless = ("local.training.epochs=100000", "local.training.checkpoint_seconds=0")
         own = flags(*endless, *ELSEWHERE, "small.arms.second=null")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kaarel_bet", "train", "bet.yaml", *settings, *own],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        self._said = said
+        with said.open("w", encoding="utf-8") as file:  # of a pipe the jobs would hold an end
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kaarel_bet", "train", "bet.yaml", *settings, *own],
+                stdout=file,
+                stderr=file,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def interrupted(self) -> str:
+        """What it said until it had ended of Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+        return self._said.read_text(encoding="utf-8")
 
     def job(self) -> psutil.Process:
-        """Once its training is under way."""
-        until(lambda: list(Path("results/.executor").glob("*.work/progress.json")), 300)
+        """Once it has heard that its training is under way."""
+        until(lambda: "1 under way" in self._said.read_text(encoding="utf-8"), 300)
         (note,) = Path("results/.executor").glob("*.json")
         return psutil.Process(int(json.loads(note.read_text(encoding="utf-8"))["job"]))
 
@@ -108,14 +115,14 @@ def start(settings: list[str]) -> Iterator[Callable[[], Command]]:
     commands: list[Command] = []
 
     def start() -> Command:
-        commands.append(Command(settings))
+        commands.append(Command(settings, Path(f"said-{len(commands)}.txt")))
         return commands[-1]
 
     yield start
     for command in commands:
         for child in psutil.Process().children(recursive=True):
             child.kill()
-        command.process.communicate()
+        command.process.wait()
     for note in Path("results/.executor").glob("*.json"):
         job = int(json.loads(note.read_text(encoding="utf-8"))["job"])
         if psutil.pid_exists(job):
@@ -129,8 +136,7 @@ def test_jobs_outlive_the_command_which_says_so_and_are_found_again(
 ) -> None:
     first = start()
     job = first.job()
-    first.process.send_signal(signal.SIGINT)
-    _, said = first.process.communicate(timeout=60)
+    said = first.interrupted()
     assert (
         f"1 jobs go on, and the same command finds them again; to stop them: kill {job.pid}" in said
     )
@@ -138,7 +144,7 @@ def test_jobs_outlive_the_command_which_says_so_and_are_found_again(
     second = start()
     assert second.job().pid == job.pid
     second.process.kill()  # which it can't tell of
-    second.process.communicate()
+    second.process.wait()
     third = start()
     assert third.job() == job  # and no other one
     assert job.is_running()
@@ -150,8 +156,7 @@ def test_jobs_outlive_the_command_which_says_so_and_are_found_again(
         process.kill()
     until(lambda: (folder / "progress.json").exists(), 120)
     assert json.loads((folder / "progress.json").read_text(encoding="utf-8"))["done"] >= reached > 0
-    third.process.send_signal(signal.SIGINT)
-    _, said = third.process.communicate(timeout=60)
+    said = third.interrupted()
     assert f"train first: attempt 1 of 3 died: job {job.pid}" in said
 
 
