@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -22,6 +23,7 @@ from kaarel_bet.executors.settings import RaySettings
 from kaarel_bet.executors.tasks import Outcome, Parcel, Task, pack, perform, unpack
 
 _SECONDS_BETWEEN_REPORTS = 1.0
+_PATIENCE_SECONDS = 10.0
 
 
 class RayExecutor(Executor):
@@ -72,7 +74,9 @@ def _connected(settings: RaySettings) -> Any:  # noqa: ANN401 - not everybody ha
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # when this command has ended, say
     chosen: dict[str, Any] = {"address": settings.address}
-    if settings.address is None:
+    if settings.address is not None:
+        _check_reachable(settings.address)
+    else:
         chosen = {"address": "local", "include_dashboard": False}
         chosen["_node_ip_address"] = settings.host
         if settings.host == "127.0.0.1":
@@ -96,6 +100,18 @@ def _connected(settings: RaySettings) -> Any:  # noqa: ANN401 - not everybody ha
     worker: Any = importlib.import_module("ray._private.worker")
     worker.print_to_stdstream = lambda *_, **__: None
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises ExecutorError at once, where Ray would go on trying for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():  # "auto", say
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_SECONDS).close()
+    except OSError as error:
+        said = error.strerror or error
+        raise ExecutorError(f"ray.address: {address}: no Ray there ({said})") from error
 
 
 def _perform(parcel: Parcel, reports: Any, number: int) -> Outcome:  # noqa: ANN401
