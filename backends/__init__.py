@@ -23,12 +23,16 @@ _CLASSES = {
 }
 
 
-def open_backend(name: str, settings: Strict, day: date | None = None) -> "Backend":
+def open_backend(
+    name: str, settings: Strict, day: date | None = None, *, elsewhere: bool = False
+) -> "Backend":
     """The named backend with its settings (an instance of `SETTINGS[name]`).
 
     `day` is what chat templates that write the date are told where the settings don't say, None for today.
+    `elsewhere`: it plans work that other machines do, which may have a device that this one lacks.
     """
     if day is not None and isinstance(settings, LocalSettings):
         settings = settings.of_day(day)
     module, cls = _CLASSES[name]
-    return getattr(importlib.import_module(module), cls)(settings)
+    how = {"elsewhere": elsewhere} if isinstance(settings, LocalSettings) else {}
+    return getattr(importlib.import_module(module), cls)(settings, **how)

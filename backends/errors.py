@@ -8,6 +8,7 @@
     ├── RunDirectoryError (ValueError)    a run directory that can't be used for this run
     ├── DeviceMemoryError (MemoryError)   one example alone does not fit the device
     ├── TrainingError (RuntimeError)      a training in a process of its own that ended without a model
+    ├── ExecutorError (RuntimeError)      machines that can't be reached, or a task that died too often
     └── ServiceError (ConnectionError)    a service that can't be reached, refuses, or fails a job
         └── RefusedError                  one that will not answer what some queries say
 
@@ -47,6 +48,10 @@ class DeviceMemoryError(KaarelBetError, MemoryError):
 
 class TrainingError(KaarelBetError, RuntimeError):
     """A training in a process of its own that ended without a model; the message says why."""
+
+
+class ExecutorError(KaarelBetError, RuntimeError):
+    """Other machines that can't be reached, or a task that died there as often as it may."""
 
 
 class ServiceError(KaarelBetError, ConnectionError):

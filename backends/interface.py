@@ -43,6 +43,8 @@ class Capabilities:
     prefill: bool = False
     """Can begin every answer as a query says; otherwise that depends on the server, which
     `Backend.estimate` finds out."""
+    elsewhere: bool = False
+    """Its work can be done by another process or machine: it pickles, and is opened anew there."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,17 @@ class FineTuneJob:
 class Place:
     """Where a fine-tune runs while others run beside it: on one of `of` parts of the machine.
 
-    `number` (from 0) says on which; setting `stop` ends it within a moment, with what is done kept.
+    `number` (from 0) says on which; setting `stop` ends it within a moment, by Stopped, with what is done
+    kept.
     """
 
     number: int
     of: int
     stop: threading.Event
+
+
+class Stopped(Exception):  # noqa: N818 - not a failure
+    """A fine-tune was asked to stop."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def judge(session: Session) -> None:
         with run.writing():
             if not run.has_judgements:  # another process was not faster
                 run.write_judgements(session.experiment.judgements(run.answers()))
-    ask_missing(session, "judge", run.judgements(), unaskable=_unknown)
+    ask_missing("judge", [(session, run.judgements())], unaskable=_unknown)
 
 
 def _unknown(query: Any, reason: str) -> ScoringResult | GenerationResult:  # noqa: ANN401

@@ -31,7 +31,68 @@ def progresses(console: Console) -> Iterator[Callable[[str], Report]]:
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str], Report]]:
+def overview(
+    console: Console, title: str, total: int
+) -> Iterator[tuple[Callable[[str], Report], Callable[[int], None]]]:
+    """Shows how many of a thousand works are done, and on a terminal those that are under way.
+
+    Gives what begins a work under a title, which is under way from its first report to the one that says it
+    has ended, and what tells how many are done.
+    """
+    if console.is_terminal:
+        with _bars(console, passing=True) as begin:
+            counted = _Counted(begin(title), total)
+            yield counted.beginning(begin), counted.tell
+    else:
+        counted = _Counted(_lines(console, title), total)
+        yield counted.beginning(lambda _: lambda *_: None), counted.tell
+
+
+class _Counted:
+    """Works that are done and under way, in one report."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report, self._total = report, total
+        self._done = 0
+        self._under_way = set[object]()
+
+    def tell(self, done: int) -> None:
+        """So many are done."""
+        self._done = done
+        self._show()
+
+    def beginning(self, begin: Callable[[str], Report]) -> Callable[[str], Report]:
+        """What begins a work that is counted, and shown from when it is under way."""
+
+        def begin_one(title: str) -> Report:
+            shown: Report | None = None
+            work, ended = object(), False
+
+            def report(done: int, total: int, details: str) -> None:
+                nonlocal shown, ended
+                if ended:  # what comes late from another machine
+                    return
+                if total and done >= total:
+                    ended = True
+                    self._under_way.discard(work)
+                else:
+                    self._under_way.add(work)
+                    shown = shown or begin(title)
+                if shown is not None:
+                    shown(done, total, details)
+                self._show()
+
+            return report
+
+        return begin_one
+
+    def _show(self) -> None:
+        self._report(self._done, self._total, f"{len(self._under_way)} under way")
+
+
+@contextmanager
+def _bars(console: Console, *, passing: bool = False) -> Iterator[Callable[[str], Report]]:
+    """`passing` ones go once their work is done."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,7 +106,8 @@ def _bars(console: Console) -> Iterator[Callable[[str], Report]]:
             task = bars.add_task(title, total=None, details="")
 
             def report(done: int, total: int, details: str) -> None:
-                bars.update(task, completed=done, total=total, details=details)
+                visible = not (passing and total and done >= total)
+                bars.update(task, completed=done, total=total, details=details, visible=visible)
 
             return report
 

@@ -14,15 +14,23 @@ import backends
 from backends.errors import RunDirectoryError, SettingsError
 from backends.interface import Backend, Estimate
 from backends.schema import Strict
-from kaarel_bet import experiments
+from kaarel_bet import executors, experiments
 from kaarel_bet.bet.claims import check_claims
 from kaarel_bet.bet.schema import Bet, settings_of
 from kaarel_bet.bet.source import Assignment, LoadedBet, load_bet
 from kaarel_bet.documents import Document
+from kaarel_bet.executors.interface import Executor
+from kaarel_bet.executors.local import LocalExecutor
 from kaarel_bet.experiments.interface import Experiment
 from kaarel_bet.manifest import MODEL, ArmEntry
 from kaarel_bet.run_dir import RunDirectory
-from kaarel_bet.settings import Settings, differences, load_frozen, load_settings
+from kaarel_bet.settings import (
+    Settings,
+    differences,
+    executor_settings,
+    load_frozen,
+    load_settings,
+)
 from kaarel_bet.yaml_files import read
 
 DEFAULT_CONFIG = Path("config.yaml")
@@ -36,6 +44,8 @@ class Session:
     run: RunDirectory
     console: Console
     assume_yes: bool
+    executor_settings: Strict | None = None
+    """Those of the executor on other machines, if one is chosen."""
     _backends: dict[tuple[str, str], Backend] = field(
         default_factory=dict[tuple[str, str], Backend]
     )
@@ -73,8 +83,24 @@ class Session:
     def _opened(self, name: str, settings: Strict) -> Backend:
         key = (name, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
         if key not in self._backends:
-            self._backends[key] = backends.open_backend(name, settings, self.day)
+            self._backends[key] = backends.open_backend(
+                name, settings, self.day, elsewhere=self.executor_settings is not None
+            )
         return self._backends[key]
+
+    @cached_property
+    def executor(self) -> Executor | None:
+        """What does tasks on other machines, if one is chosen; opened on first use."""
+        if self.executor_settings is None:
+            return None
+        folder = Path(self.settings.general.results_dir, ".executor")
+        return executors.open_executor(self.executor_settings, folder)
+
+    def executor_of(self, backend: Backend, at_once: int = 1) -> Executor:
+        """What does a backend's tasks: where it can do them here alone, this machine, so many at once."""
+        if backend.capabilities.elsewhere and self.executor is not None:
+            return self.executor
+        return LocalExecutor(at_once)
 
     def close_others(self, backend: Backend) -> None:
         """Gives back what all others hold: two models at a time may not fit the memory."""
@@ -141,6 +167,7 @@ def open_session(
         SettingsError: settings that do not exist or do not fit.
         RunDirectoryError: the run directory named was made with other settings, or is none.
     """
+    executing = executor_settings(_document(config), assignments)
     flags = [f"experiment={json.dumps(experiment)}"] if experiment else []
     flags += [f"backend={json.dumps(backend)}"] if backend else []
     run = RunDirectory(run_dir) if run_dir else None
@@ -152,7 +179,7 @@ def open_session(
         results_dir = Path(settings.general.results_dir)
         run = RunDirectory.latest(results_dir, settings.frozen())
         run = run or RunDirectory.new(results_dir, settings.bet.name)
-    session = Session(settings, run, console, assume_yes)
+    session = Session(settings, run, console, assume_yes, executing)
     if not run.has_data:
         session.check_bet()
     return session

@@ -14,6 +14,7 @@ import backends
 from backends.errors import SettingsError
 from backends.schema import Strict, did_you_mean
 from backends.server.settings import ServerSettings
+from kaarel_bet import executors
 from kaarel_bet.bet.schema import Bet
 from kaarel_bet.bet.source import Assignment, LoadedBet, checked, load_bet, shipped
 from kaarel_bet.documents import Document, Keys, Place
@@ -24,11 +25,16 @@ class General(Strict):
 
     experiment: str = "conditional_rule"
     backend: str = "local"
+    executor: str = "local"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     results_dir: str = "results"
 
 
-SECTIONS: dict[str, type[Strict]] = {**backends.SETTINGS, "server": ServerSettings}
+SECTIONS: dict[str, type[Strict]] = {
+    **backends.SETTINGS,
+    **executors.SETTINGS,
+    "server": ServerSettings,
+}
 """Section name -> the type of its settings."""
 
 _OF_RUNS = ("bet", "choices", "files")
@@ -56,8 +62,8 @@ class Settings:
         self._document = document
 
     def frozen(self) -> dict[str, Any]:
-        """What makes this run what it is, as plain data; places of files are not part of it."""
-        general = self.general.model_dump(mode="json", exclude={"results_dir"})
+        """What makes this run what it is, as plain data; where it is done and kept is not part of it."""
+        general = self.general.model_dump(mode="json", exclude={"results_dir", "executor"})
         section = {self.general.backend: self.backend.model_dump(mode="json")}
         return general | {"experiment": self.bet.name} | self.loaded.frozen() | section
 
@@ -107,6 +113,21 @@ def load_settings(
         for name, arm in loaded.bet.arms.items():
             settings.backend_with(arm.settings, name)
     return settings
+
+
+def executor_settings(document: Document, assignments: Sequence[str] = ()) -> Strict | None:
+    """Those of the executor that is chosen, None for this machine; of a run they are those of the day.
+
+    Raises:
+        SettingsError: there is no such executor, it is not installed, or its settings don't fit.
+    """
+    chosen = document.copy()
+    of_executors = ("executor", *executors.SETTINGS)
+    given = [Assignment.parse(text) for text in assignments]
+    _put_all(chosen, [one for one in given if one.keys[0] in of_executors])
+    name = _general(chosen).executor
+    executors.check(name)
+    return None if name == executors.LOCAL else chosen.validated(executors.SETTINGS[name], (name,))
 
 
 def load_frozen(frozen: Document, folder: Path, assignments: Sequence[str] = ()) -> Settings:

@@ -18,6 +18,7 @@ from rich.console import Console
 from backends.errors import SettingsError
 from kaarel_bet.bet.claims import Judge
 from kaarel_bet.bet.schema import Sweep
+from kaarel_bet.generate_data import generate_data
 from kaarel_bet.report import judged, report
 from kaarel_bet.run_dir import Tried
 from kaarel_bet.session import Session
@@ -60,15 +61,22 @@ def sweep(open_session: Open) -> Session:
     results = Path(session.settings.general.results_dir)
     with _Alone(results / f".sweep-{name}.lock", session.console):
         rows, margins = [], list[float]()
-        for place, one in enumerate(settings, start=1):
-            # Opened anew: who waited finds the runs that another process has made.
-            of = open_session((*one.assignments, *chosen_on))
-            of.say(f"sweep, {place} of {len(settings)}: {one.words}")
-            test(of)
-            judge = judged(of, of.run.answers())
-            margins.append(judge.margin(spec.best_for))
-            rows.append(_row(one, judge, spec.best_for, of))
-            print("  ".join(rows[-1]), flush=True)
+        # Here one after the other, each to its row; other machines are given all of them together.
+        together = len(settings) if session.executor_settings is not None else 1
+        for start in range(0, len(settings), together):
+            part = settings[start : start + together]
+            opened: list[Session] = []
+            for place, one in enumerate(part, start=start + 1):
+                # Opened anew: who waited finds the runs that another process has made.
+                opened.append(open_session((*one.assignments, *chosen_on)))
+                opened[-1].say(f"sweep, {place} of {len(settings)}: {one.words}")
+                generate_data(opened[-1])  # before the next one is named, by the same second maybe
+            test(*opened)
+            for one, of in zip(part, opened, strict=True):
+                judge = judged(of, of.run.answers())
+                margins.append(judge.margin(spec.best_for))
+                rows.append(_row(one, judge, spec.best_for, of))
+                print("  ".join(rows[-1]), flush=True)
         best = max(range(len(margins)), key=margins.__getitem__)
         final = open_session(
             (*settings[best].assignments, *_decisive(spec, name, len(settings), session))

@@ -8,27 +8,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
-from backends.data import GenerationQuery, GenerationResult
+from typing_extensions import override
+
+from backends.data import TunedModel
 from backends.errors import DataError, ModelError, RefusedError
-from backends.interface import Backend, Estimate
+from backends.interface import Backend, Estimate, Progress
+from backends.jsonl import AppendOnlyFile
 from kaarel_bet.earlier_answers import earlier_answers, note_who_answers
-from kaarel_bet.manifest import EvaluationEntry, Kind
-from kaarel_bet.progress import progress
+from kaarel_bet.executors.carrying_out import Work, carry_out
+from kaarel_bet.executors.interface import Executor
+from kaarel_bet.executors.tasks import Questions, Task, n_answers
+from kaarel_bet.manifest import EvaluationEntry
+from kaarel_bet.progress import Report
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 from kaarel_bet.train import train
 
 
-def test(session: Session) -> None:
-    """Does nothing for queries that have their result."""
-    train(session)
-    run = session.run
-    ask_missing(session, "test", run.manifest().evaluations)
-    for round_ in range(1, session.experiment.rounds + 1):
-        _write_follow_ups(session, round_)
-        ask_missing(session, "test, following up", run.follow_ups())
+def test(*sessions: Session) -> None:
+    """Does nothing for queries that have their result; of several sessions, all are asked together."""
+    train(*sessions)
+    ask_missing("test", [(one, one.run.manifest().evaluations) for one in sessions])
+    for round_ in range(1, max(one.experiment.rounds for one in sessions) + 1):
+        following = [one for one in sessions if one.experiment.rounds >= round_]
+        for one in following:
+            _write_follow_ups(one, round_)
+        ask_missing("test, following up", [(one, one.run.follow_ups()) for one in following])
 
 
 def _write_follow_ups(session: Session, round_: int) -> None:
@@ -47,13 +55,12 @@ Unaskable = Callable[[Any, str], Any]
 
 
 def ask_missing(
-    session: Session,
     what: str,
-    evaluations: Sequence[EvaluationEntry],
+    of: Sequence[tuple[Session, Sequence[EvaluationEntry]]],
     *,
     unaskable: Unaskable | None = None,
 ) -> None:
-    """Asks the models of some evaluations whatever they have not answered yet.
+    """Asks the models of some runs' evaluations whatever they have not answered yet.
 
     A query that its model can't be asked is an error, or has what `unaskable` makes of it.
 
@@ -62,46 +69,88 @@ def ask_missing(
         RefusedError: a service will not answer some queries; the others have been asked.
         ModelError: models that can't be had; the others have been asked.
     """
-    run = session.run
-    if not _unasked(run, evaluations):
+    behind = [(session, entries) for session, entries in of if _unasked(session.run, entries)]
+    if not behind:
         return
-    with run.writing():
-        missing = _unasked(run, evaluations)  # another process may have asked in between
-        models = {asking.arm: _model(session, asking.arm) for asking in missing}
-        gone: dict[str, ModelError] = {}  # they keep nobody from asking the others
-        left: list[Asking] = []
-        estimates: list[tuple[Backend, Estimate]] = []
-        for arm, model in models.items():
-            for asking in _take_over(session, model, [one for one in missing if one.arm == arm]):
-                try:
-                    askable, estimate = _askable(session, model, asking, unaskable)
-                except ModelError as error:
-                    gone.setdefault(arm, error)
-                    continue
-                left += [askable] if askable.queries else []
-                estimates.append((model.backend, estimate))
-        there = [asking for asking in left if asking.arm not in gone]
-        if there:
-            n_queries = sum(len(asking.queries) for asking in there)
-            n_models = len({asking.arm for asking in there})
-            session.agree_to(f"{what}: {n_queries} queries to {n_models} models", estimates)
-        refused: dict[str, str] = {}
-        for arm in dict.fromkeys(asking.arm for asking in there):
-            of_arm = [asking for asking in there if asking.arm == arm]
+    with ExitStack() as held:
+        for session, _ in behind:
+            held.enter_context(session.run.writing())
+        asked = [_Asked(session, entries, what, unaskable) for session, entries in behind]
+        works = [work for one in asked for work in one.works]
+        session = behind[0][0]
+        if works:
+            n_queries = sum(work.n_queries for work in works)
+            estimates = [estimate for one in asked for estimate in one.estimates]
+            session.agree_to(f"{what}: {n_queries} queries to {len(works)} models", estimates)
+        for executor, part in _by_executor(session, works):
+            carry_out(what.partition(",")[0], part, executor, session.console, session.say)
+        for one in asked:
+            one.check()
+
+
+def _by_executor(
+    session: Session, works: Sequence["_AskedModel"]
+) -> Iterator[tuple[Executor, list["_AskedModel"]]]:
+    """Judges may well be asked here, and arms elsewhere."""
+    for is_elsewhere in (True, False):
+        part = [one for one in works if one.model.backend.capabilities.elsewhere is is_elsewhere]
+        if part:
+            yield session.executor_of(part[0].model.backend), part
+
+
+class _Asked:
+    """What is asked of one run's models; those that can't be had keep nobody from asking the others.
+
+    Nor do queries that a service refuses.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        evaluations: Sequence[EvaluationEntry],
+        what: str,
+        unaskable: Unaskable | None,
+    ) -> None:
+        missing = _unasked(session.run, evaluations)  # another process may have asked in between
+        self._session, self._unaskable = session, unaskable
+        self._gone: dict[str, ModelError] = {}
+        self._refused: dict[str, str] = {}
+        self.estimates: list[tuple[Backend, Estimate]] = []
+        self.works: list[_AskedModel] = []
+        for arm in dict.fromkeys(asking.arm for asking in missing):
+            model, left = _model(session, arm), list[Asking]()
+            of_arm = [asking for asking in missing if asking.arm == arm]
             try:
-                session.close_others(models[arm].backend)
-                reasons = _ask(session, models[arm], of_arm, what)
+                for asking in _take_over(session, model, of_arm):
+                    askable, estimate = _askable(session, model, asking, unaskable)
+                    left += [askable] if askable.queries else []
+                    self.estimates.append((model.backend, estimate))
             except ModelError as error:
-                gone[arm] = error
+                self._gone[arm] = error
                 continue
-            if unaskable:
-                _stand_in(session, of_arm, reasons, unaskable)
-            else:
-                refused |= {f"{arm}, {query_id}": reason for query_id, reason in reasons.items()}
-        if gone:
-            raise _without(run, gone)
-        if refused:
-            raise RefusedError(refused)
+            if left:
+                title = f"{what.partition(',')[0]} {arm}"
+                self.works.append(_AskedModel(title, session, model, left, self))
+
+    def failed(self, askings: Sequence["Asking"], error: Exception) -> Exception | None:
+        """What an error of one model ends all of it with; None if it need not."""
+        arm = askings[0].arm
+        if isinstance(error, ModelError):
+            self._gone[arm] = error
+        elif not isinstance(error, RefusedError):
+            return error
+        elif self._unaskable is not None:
+            _stand_in(self._session, askings, error.refused, self._unaskable)
+        else:
+            self._refused |= {f"{arm}, {query}": why for query, why in error.refused.items()}
+        return None
+
+    def check(self) -> None:
+        """Raises ModelError: some could not be had; RefusedError: some would not answer all."""
+        if self._gone:
+            raise _without(self._session.run, self._gone)
+        if self._refused:
+            raise RefusedError(self._refused)
 
 
 def _without_name(result: Any) -> Any:  # noqa: ANN401 - of any kind
@@ -240,49 +289,74 @@ def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> Se
     return left
 
 
-def _ask(session: Session, model: _Model, askings: list[Asking], what: str) -> dict[str, str]:
-    """Returns the ids of queries that were refused, with the reasons."""
-    total = sum(_answers_in(query) for asking in askings for query in asking.queries)
-    done = 0
-    refused: dict[str, str] = {}
-    of_kinds: dict[Kind, list[Asking]] = {}
-    for asking in askings:
-        of_kinds.setdefault(asking.evaluation.kind, []).append(asking)
-    with progress(session.console, f"{what.partition(',')[0]} {askings[0].arm}") as report:
-        for kind, of_kind in of_kinds.items():
-            # At once, so that evaluations can share the computing of what their prompts have in
-            # common, and a service is kept busy to the end.
-            queries = [query for asking in of_kind for query in asking.queries]
-            with ExitStack() as opened:
-                files = {
-                    asking.evaluation.name: opened.enter_context(
-                        session.run.open_results(asking.arm, asking.evaluation)
-                    )
-                    for asking in of_kind
-                }
-                try:
-                    for result in _answers(model, kind, queries):
-                        name = result.id.partition("/")[0]
-                        files[name].append([_without_name(result)])
-                        done += _answers_in(result)
-                        report(done, total, name)
-                except RefusedError as error:
-                    refused |= error.refused
-    return refused
+class _AskedModel(Work):
+    """One model's share: evaluations at once, so that they can share the computing of what their prompts
+    have in common, and a service is kept busy to the end."""
 
+    after = None
 
-def _answers_in(one: Any) -> int:  # noqa: ANN401 - a query or a result, of any kind
-    return len(one.samples) if isinstance(one, GenerationQuery | GenerationResult) else 1
+    def __init__(
+        self,
+        title: str,
+        session: Session,
+        model: _Model,
+        askings: Sequence[Asking],
+        whole: _Asked,
+    ) -> None:
+        self.title, self.model = title, model
+        self._session, self._askings, self._whole = session, askings, whole
+        self._files: dict[str, AppendOnlyFile] = {}
 
+    @property
+    def n_queries(self) -> int:
+        """How many are to be asked."""
+        return sum(len(asking.queries) for asking in self._askings)
 
-def _answers(model: _Model, kind: Kind, queries: Sequence[Any]) -> Iterator[Any]:
-    match kind:
-        case "scoring":
-            return model.backend.score(model.name, queries)
-        case "generation":
-            return model.backend.generate(model.name, queries)
-        case "search":
-            return model.backend.search(model.name, queries)
+    @override
+    def prepare(self, report: Report) -> Task | None:
+        if self._session.executor is None:
+            self._session.close_others(self.model.backend)
+        self._askings = _take_over(self._session, self.model, self._askings)
+        if not self._askings:
+            return None
+        queries = [query for asking in self._askings for query in asking.queries]
+        total = sum(map(n_answers, queries))
+        done = 0
+
+        def take(results: Sequence[Any]) -> None:
+            nonlocal done
+            for name, of_one in groupby(results, key=lambda result: result.id.partition("/")[0]):
+                found = [_without_name(result) for result in of_one]
+                self._file(name).append(found)
+                done += sum(map(n_answers, found))
+                report(done, total, name)
+
+        def heard(now: Progress) -> None:
+            report(now.done, now.total, "")
+
+        identity = self.model.backend.asked_as(self.model.name)
+        asked = Questions(self.model.name, queries)
+        return Task(self.model.backend, asked, identity, report=heard, take=take)
+
+    @override
+    def finish(self, tuned: TunedModel | None) -> None:
+        for file in self._files.values():
+            file.close()
+
+    @override
+    def failed(self, error: Exception) -> Exception | None:
+        self.finish(None)
+        return self._whole.failed(self._askings, error)
+
+    def _file(self, evaluation: str) -> AppendOnlyFile:
+        if evaluation not in self._files:
+            entry = next(
+                asking.evaluation
+                for asking in self._askings
+                if asking.evaluation.name == evaluation
+            )
+            self._files[evaluation] = self._session.run.open_results(self._askings[0].arm, entry)
+        return self._files[evaluation]
 
 
 if __name__ == "__main__":

@@ -4,129 +4,115 @@ uv run python kaarel_bet/train.py [--backend NAME] [--set key.path=value] ...
 """
 
 import sys
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from typing_extensions import override
 
 from backends.data import TunedModel
 from backends.errors import KaarelBetError
-from backends.interface import Backend, Estimate, FineTuneJob, Place, Progress
+from backends.interface import Backend, Estimate, FineTuneJob, Progress
 from kaarel_bet.earlier_models import take_over
+from kaarel_bet.executors.carrying_out import Work, carry_out
+from kaarel_bet.executors.tasks import Task
 from kaarel_bet.generate_data import generate_data
 from kaarel_bet.manifest import ArmEntry
-from kaarel_bet.progress import Report, progress, progresses
+from kaarel_bet.progress import Report
 from kaarel_bet.run_dir import RunDirectory
 from kaarel_bet.session import Session
 
 
-def train(session: Session) -> None:
+def train(*sessions: Session) -> None:
     """Does nothing for arms whose training is finished; a killed one is taken up where it stopped.
 
-    Nor is anything trained that another run beside this one has trained already.
+    Nor is anything trained that another run beside this one has trained already, nor twice for several
+    sessions, whose trainings are done together.
     """
-    generate_data(session)
-    run = session.run
-    if not _untrained(run):
-        return
-    with run.writing():
-        _take_over(session)  # another process may have trained in between, too
-        if missing := _untrained(run):
-            _train(session, missing)
+    for session in sessions:
+        generate_data(session)
+    behind = [session for session in sessions if _untrained(session.run)]
+    with ExitStack() as held:
+        for session in behind:
+            held.enter_context(session.run.writing())
+            _take_over(session)  # another process may have trained in between, too
+        if behind := [session for session in behind if _untrained(session.run)]:
+            _train(behind)
 
 
 def _take_over(session: Session) -> None:
     run = session.run
     for arm in _in_order(_untrained(run)):
         if arm.starts_from is None or run.has_model(arm.starts_from):
-            _Training.of(session, arm).is_taken_over()
+            _Training(session, arm).is_taken_over()
 
 
-def _train(session: Session, missing: list[ArmEntry]) -> None:
+def _train(sessions: Sequence[Session]) -> None:
     # All of it is checked before any of it is started, also whether others can be asked afterwards.
-    run = session.run
-    for arm in run.manifest().arms:
-        session.backend_of(arm)
-    estimates = [session.backend_of(arm).estimate(_job(run, arm)) for arm in missing]
+    estimates: list[Estimate] = []
+    works: list[_Training] = []
+    for session in sessions:
+        for arm in session.run.manifest().arms:
+            session.backend_of(arm)
+        missing = _in_order(_untrained(session.run))
+        estimates += [session.backend_of(arm).estimate(_job(session.run, arm)) for arm in missing]
+        of = f"{session.run.path.name}/" if len(sessions) > 1 else ""
+        trainings = {arm.name: _Training(session, arm, of) for arm in missing}
+        for arm in missing:
+            trainings[arm.name].after = trainings.get(arm.starts_from or "")
+        works += trainings.values()
+    session = sessions[0]
     at_once = session.backend.side_by_side(estimates)
+    executor = session.executor_of(session.backend, at_once)
+    at_once = min(len(works), executor.most_at_once) if executor.is_here else 1
     beside = f", {at_once} at once" if at_once > 1 else ""
     in_all = Estimate.of_all(estimates, at_once)
-    session.agree_to(f"train: {len(missing)} fine-tunes{beside}", [(session.backend, in_all)])
-    if at_once > 1:
-        _train_side_by_side(session, missing, at_once)
-        return
-    for arm in _in_order(missing):
-        training = _Training.of(session, arm)
-        if arm.starts_from and training.is_taken_over():  # what it starts from may be new
-            continue
-        with progress(session.console, f"train {arm.name}") as report:
-            tuned = training.run(report)
-        training.finish(tuned)
+    session.agree_to(f"train: {len(works)} fine-tunes{beside}", [(session.backend, in_all)])
+    carry_out("train", works, executor, session.console, session.say)
 
 
-def _train_side_by_side(session: Session, missing: list[ArmEntry], at_once: int) -> None:
-    """So many at once; the first that fails stops the others, which keep what they have done."""
-    waiting = _in_order(missing)
-    running: dict[Future[TunedModel], tuple[_Training, Place]] = {}
-    stop = threading.Event()
-    free = [Place(number, at_once, stop) for number in range(at_once)]
-    with progresses(session.console) as begin, ThreadPoolExecutor(at_once) as threads:
-        try:
-            while waiting or running:
-                unfinished = {arm.name for arm in waiting}
-                unfinished |= {training.arm.name for training, _ in running.values()}
-                for arm in [a for a in waiting if a.starts_from not in unfinished][: len(free)]:
-                    waiting.remove(arm)
-                    training = _Training.of(session, arm)
-                    if arm.starts_from and training.is_taken_over():
-                        continue
-                    place, report = free.pop(0), begin(f"train {arm.name}")
-                    running[threads.submit(training.run, report, place)] = training, place
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    training, place = running.pop(future)
-                    free.append(place)
-                    training.finish(future.result())
-        finally:
-            stop.set()
+class _Training(Work):
+    """One arm's, which may begin when the model that it starts from is there."""
 
-
-@dataclass(frozen=True)
-class _Training:
-    """One arm's, which may begin: the model that it starts from is there."""
-
-    session: Session
-    arm: ArmEntry
-    backend: Backend
-    job: FineTuneJob
-    identity: str
-
-    @classmethod
-    def of(cls, session: Session, arm: ArmEntry) -> "_Training":
-        backend = session.backend_of(arm)
-        job = _job(session.run, arm, continuing=True)
-        return cls(session, arm, backend, job, backend.identity(job))
+    def __init__(self, session: Session, arm: ArmEntry, of: str = "") -> None:
+        self.title = f"train {of}{arm.name}"
+        self.after: Work | None = None
+        self._session, self._arm = session, arm
 
     def is_taken_over(self) -> bool:
         """Whether another run had the model, which is then this one's."""
-        trained_in = take_over(self.session.run, self.arm.name, self.identity, self.backend)
+        run, backend, _, identity = self._now()
+        trained_in = take_over(run, self._arm.name, identity, backend)
         if trained_in is not None:
-            self.session.say(f"train {self.arm.name}: as trained in {trained_in}")
+            self._session.say(f"{self.title}: as trained in {trained_in}")
         return trained_in is not None
 
-    def run(self, report: Report, place: Place | None = None) -> TunedModel:
-        """Trains. Raises as `Backend.fine_tune`, with the arm's name."""
-        try:
-            return self.backend.fine_tune(self.job, in_words(report, self.session.say), place)
-        except KaarelBetError as error:
-            raise type(error)(f"train {self.arm.name}: {error}") from error
+    @override
+    def prepare(self, report: Report) -> Task | None:
+        if self.is_taken_over():  # of what it starts from, or of another session's, it may be new
+            return None
+        _, backend, job, identity = self._now()
+        return Task(backend, job, identity, report=in_words(report, self._session.say))
 
-    def finish(self, tuned: TunedModel) -> None:
-        """Declares it finished."""
-        self.session.run.write_model(self.arm.name, tuned, self.identity)
-        self.session.say(
-            f"train {self.arm.name}: done in {tuned.seconds:.0f} s, last loss {tuned.last_loss}"
-        )
+    @override
+    def finish(self, tuned: TunedModel | None) -> None:
+        assert tuned is not None
+        self._session.run.write_model(self._arm.name, tuned, self._now()[3])
+        seconds, loss = tuned.seconds, tuned.last_loss
+        self._session.say(f"{self.title}: done in {seconds:.0f} s, last loss {loss}")
+
+    @override
+    def failed(self, error: Exception) -> Exception:
+        if not isinstance(error, KaarelBetError):
+            return error
+        named = type(error)(f"{self.title}: {error}")
+        named.__cause__ = error
+        return named
+
+    def _now(self) -> tuple[RunDirectory, Backend, FineTuneJob, str]:
+        run, backend = self._session.run, self._session.backend_of(self._arm)
+        job = _job(run, self._arm, continuing=True)
+        return run, backend, job, backend.identity(job)
 
 
 def _untrained(run: RunDirectory) -> list[ArmEntry]:

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import ValidationError
@@ -35,7 +36,7 @@ from backends.local.adapters import (
     adapter_content,
 )
 from backends.local.costs import Costs
-from backends.local.device import choose_device, choose_dtype, describe_device
+from backends.local.device import choose_device, choose_dtype, describe_device, is_here
 from backends.local.encoding import Encoder
 from backends.local.fine_tuning import RECORD, FineTuning, Record, training_settings
 from backends.local.generation import Generator
@@ -73,17 +74,28 @@ class LocalBackend(Backend):
         search=True,
         costs_money=False,
         prefill=True,
+        elsewhere=True,
     )
 
-    def __init__(self, settings: LocalSettings, *, is_rank: bool = False) -> None:
-        """`is_rank` says that this process is one of those that another backend gives its work to."""
+    def __init__(
+        self, settings: LocalSettings, *, elsewhere: bool = False, is_rank: bool = False
+    ) -> None:
+        """With `elsewhere` it plans for a device that is named, whether or not it is here.
+
+        `is_rank` says that this process is one of those that another backend gives its work to.
+        """
         self._settings = settings.of_day(date.today())
-        self._device = choose_device(settings.device)
-        check_placing(self._settings, self._device)
+        self._device = choose_device(settings.device, elsewhere=elsewhere)
+        if not elsewhere:
+            check_placing(self._settings, self._device)
         self._n_ranks = 1 if is_rank else n_processes(self._settings, self._device)
         self._ranks: Ranks | None = None
         self._open: OpenModel | None = None
         self._known_examples: dict[tuple[str, str, str], str] = {}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[LocalSettings]]:
+        """Another process opens it anew."""
+        return type(self), (self._settings,)
 
     @property
     @override
@@ -124,14 +136,16 @@ class LocalBackend(Backend):
     def estimate(
         self, work: FineTuneJob | Sequence[Query], *, model: str | None = None
     ) -> Estimate:
-        if isinstance(work, FineTuneJob):
+        if not isinstance(work, FineTuneJob):
+            estimate = estimate_queries(work, self._encoder, self._costs)
+        else:
             examples = self._examples(work, work.training_file)
             if work.validation_file is not None:
                 self._examples(work, work.validation_file)
             cost = self._costs.of_training(examples, work.seed)
             tokens = self._settings.training.epochs * n_tokens(examples)
-            return Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
-        return estimate_queries(work, self._encoder, self._costs)
+            estimate = Estimate(tokens, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
+        return estimate if is_here(self._device) else replace(estimate, seconds=None)
 
     @override
     def identity(self, job: FineTuneJob) -> str:
@@ -289,7 +303,7 @@ class LocalBackend(Backend):
         return Costs(
             self._settings,
             self._location,
-            self._device,
+            self._device if is_here(self._device) else torch.device("cpu"),
             training=self._training_dtype,
             scoring=choose_dtype(self._settings.scoring.dtype, self._device),
         )

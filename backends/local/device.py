@@ -5,21 +5,25 @@ import torch
 from backends.errors import SettingsError
 from backends.local.settings import DtypeName
 
+_BY_PREFERENCE = ("cuda", "mps", "cpu")
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine has it."""
+    return {"cuda": torch.cuda, "mps": torch.backends.mps, "cpu": torch.cpu}[
+        device.type
+    ].is_available()
+
+
+def choose_device(name: str, *, elsewhere: bool = False) -> torch.device:
+    """The device of that name, which may be `elsewhere`; "auto" is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         SettingsError: this machine has no such device.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
     if name == "auto":
-        name = next(device for device, present in available.items() if present)
-    if not available[name]:
+        return next(one for one in map(torch.device, _BY_PREFERENCE) if is_here(one))
+    if not elsewhere and not is_here(torch.device(name)):
         raise SettingsError(f"local.device: '{name}' is not available on this machine; try 'auto'")
     return torch.device(name)
 
@@ -45,7 +49,7 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
 
 def describe_device(device: torch.device) -> str:
     """The device as a person would name it, e.g. "cpu (2 threads)"."""
-    if device.type == "cuda":
+    if device.type == "cuda" and is_here(device):
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"

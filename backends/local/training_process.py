@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from backends.data import TunedModel
 from backends.errors import KaarelBetError, TrainingError
-from backends.interface import FineTuneJob, Progress
+from backends.interface import FineTuneJob, Progress, Stopped
 from backends.local.settings import LocalSettings
 from backends.schema import Number, Positive, Strict
 
@@ -38,10 +38,6 @@ class TrainingOrder(Strict):
     job: FineTuneJob
     lock: Path
     threads: Positive | None = None
-
-
-class Stopped(Exception):  # noqa: N818 - not a failure
-    """The training was asked to stop."""
 
 
 class ProgressMessage(Strict):

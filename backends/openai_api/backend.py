@@ -19,7 +19,15 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import ModelError, UnsupportedError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
+from backends.interface import (
+    Backend,
+    Capabilities,
+    Estimate,
+    FineTuneJob,
+    Place,
+    Progress,
+    Stopped,
+)
 from backends.openai_api.asking import Asker
 from backends.openai_api.availability import check_model, check_training, last_days, may_have
 from backends.openai_api.connection import Connection
@@ -114,15 +122,16 @@ class OpenAIBackend(Backend):
 
     @override
     def side_by_side(self, estimates: Sequence[Estimate]) -> int:
-        return 1  # the service has its own queue
+        return min(max(1, len(estimates)), self._settings.job.at_once)
 
     @override
     def fine_tune(
         self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
     ) -> TunedModel:
         try:
-            return self._connection.run(self._fine_tuning.fine_tune(job, report))
-        except KeyboardInterrupt:
+            stop = place.stop if place is not None else None
+            return self._connection.run(self._fine_tuning.fine_tune(job, report), stop)
+        except (KeyboardInterrupt, Stopped):
             if job_id := self._fine_tuning.job_id(job):
                 _log.warning(
                     "%s goes on at the service; `kaarel-bet jobs cancel %s` would stop it",

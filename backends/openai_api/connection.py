@@ -1,6 +1,7 @@
 """The connection to a service: one client, one retry policy, and an event loop to run it on."""
 
 import asyncio
+import concurrent.futures
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ import tenacity
 from openai import AsyncOpenAI
 
 from backends.errors import SettingsError
+from backends.interface import Stopped
 from backends.openai_api.failures import TRANSIENT, Failure, Kind, check_cut_off, failure
 from backends.openai_api.providers import provider
 from backends.openai_api.settings import OpenAISettings
@@ -168,10 +170,16 @@ class Connection:
             )
         return answer
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for the work, from code that is not asynchronous; Ctrl-C cancels it."""
+    def run(self, work: Coroutine[Any, Any, T], stop: threading.Event | None = None) -> T:
+        """Waits for the work, from code that is not asynchronous; Ctrl-C cancels it.
+
+        So does the event, which raises Stopped.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            while stop is not None and not concurrent.futures.wait([future], 0.2).done:
+                if stop.is_set():
+                    raise Stopped
             return future.result()
         except BaseException:
             future.cancel()

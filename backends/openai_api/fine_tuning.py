@@ -161,11 +161,13 @@ class FineTuning:
 
     def identity(self, job: FineTuneJob) -> str:
         """As `Backend.identity`: whatever job of whatever run; a model's name tells nothing of it."""
-        return _digest([self._connection.address, *self._content(job, {"poll_seconds", "suffix"})])
+        return _digest(
+            [self._connection.address, *self._content(job, {"poll_seconds", "at_once", "suffix"})]
+        )
 
     def _fingerprint(self, job: FineTuneJob) -> str:
         """What makes the job what it is, as 64 hexadecimal digits."""
-        return _digest([job.run_id, job.name, *self._content(job, {"poll_seconds"})])
+        return _digest([job.run_id, job.name, *self._content(job, {"poll_seconds", "at_once"})])
 
     def _content(self, job: FineTuneJob, left_out: set[str]) -> list[object]:
         """What is sent, without some of the job's settings."""

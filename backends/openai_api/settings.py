@@ -29,6 +29,7 @@ class JobSettings(Strict):
     dpo_beta: Annotated[float, Field(gt=0, le=2)] | Literal["auto"] = "auto"
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+    at_once: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class TailSettings(Strict):

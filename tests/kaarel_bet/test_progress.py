@@ -1,6 +1,5 @@
 import io
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,6 +11,8 @@ from backends.interface import Backend, Progress
 from kaarel_bet import progress as shown
 from kaarel_bet import test as test_step
 from kaarel_bet import train
+from kaarel_bet.executors.carrying_out import carry_out
+from kaarel_bet.executors.local import LocalExecutor
 from kaarel_bet.manifest import EvaluationEntry
 from kaarel_bet.session import Session
 
@@ -100,9 +101,12 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
             yield ScoringResult(id=query.id, candidates={}, method="exact")
 
     out = io.StringIO()
+    file = SimpleNamespace(append=list, close=lambda: None)
     session = SimpleNamespace(
         console=Console(file=out),
-        run=SimpleNamespace(open_results=lambda *_: nullcontext(SimpleNamespace(append=list))),
+        executor=None,
+        close_others=lambda _: None,
+        run=SimpleNamespace(open_results=lambda *_: file),
     )
     evaluation = EvaluationEntry(
         name="e",
@@ -115,6 +119,47 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     )
     queries = [ScoringQuery(id=f"e/{i}", prompt="?", candidates={"a": "a"}) for i in range(4)]
     asking = test_step.Asking("base", evaluation, queries)
-    model = test_step._Model(cast("Backend", SimpleNamespace(score=score)), "m")
-    test_step._ask(cast("Session", session), model, [asking], "test")
+    backend = SimpleNamespace(score=score, asked_as=lambda _: None)
+    model = test_step._Model(cast("Backend", backend), "m")
+    work = test_step._AskedModel("test base", cast("Session", session), model, [asking], cast("test_step._Asked", None))
+    carry_out("test", [work], LocalExecutor(1), session.console, print)
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()
+
+
+def test_of_many_works_it_is_told_how_many_are_done_and_under_way(
+    pass_time: Callable[[float], None],
+) -> None:
+    out = io.StringIO()
+    with shown.overview(Console(file=out, width=200), "train", 3) as (begin, tell):
+        first, second = begin("train first"), begin("train second")
+        first(1, 10, "loss 1")
+        pass_time(11)
+        second(0, 10, "")
+        first(10, 10, "loss 2")
+        tell(1)
+        pass_time(11)
+        second(5, 10, "")
+        second(10, 10, "")
+        tell(3)
+    assert out.getvalue().splitlines() == [
+        "train: 0/3, 2 under way",
+        "train: 1/3, 1 under way, 44 s left",
+        "train: 3/3, 0 under way",
+    ]
+
+
+def test_of_many_works_a_terminal_shows_those_that_are_under_way() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    with shown.overview(console, "train", 1000) as (begin, tell):
+        gone, stays = begin("train gone"), begin("train stays")
+        begin("train waits")
+        gone(1, 10, "")
+        stays(1, 10, "loss 3")
+        gone(10, 10, "")
+        tell(1)
+    last = out.getvalue().rsplit("train ", 2)
+    assert "1/1000" in out.getvalue()
+    assert "stays" in last[-1]
+    assert "gone" not in last[-1]
+    assert "waits" not in out.getvalue()

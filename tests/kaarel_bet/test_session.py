@@ -230,7 +230,7 @@ def test_an_arm_with_settings_of_its_own_has_a_backend_of_its_own(
 ) -> None:
     epochs: list[int] = []
 
-    def open_backend(name: str, settings: Any, day: date) -> object:
+    def open_backend(name: str, settings: Any, day: date, *, elsewhere: bool) -> object:
         epochs.append(settings.training.epochs)
         return object()
 

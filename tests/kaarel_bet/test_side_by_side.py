@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 from tests import commands
 from tests.commands import Running
-from tests.kaarel_bet.test_earlier_models import BET
-from tests.server import until
+from tests.kaarel_bet.test_earlier_models import BET, hosted
+from tests.server import RunningServer, until
 
 INDEPENDENT = BET.replace(", starts_from: first", "")
 ENDLESS = ("local.training.epochs=100000", "local.training.checkpoint_seconds=0")
@@ -138,3 +138,22 @@ def test_an_error_in_a_worker_is_a_line_with_the_arms_name(start: Start) -> None
     _, said = ended(process, 2)
     last = said.splitlines()[-1]
     assert last.startswith("kaarel-bet: train second: local.training.learning_rate: training diver")
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_jobs_at_a_service_are_under_way_together_if_it_takes_them(
+    server: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at_once: int,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    Path("bet.yaml").write_text(INDEPENDENT, encoding="utf-8")
+    assert (
+        hosted(server, f"openai.job={{n_epochs: 1, poll_seconds: 0.01, at_once: {at_once}}}") == 0
+    )
+    said = capsys.readouterr().err.splitlines()
+    created = [n for n, line in enumerate(said) if ": Created fine-tuning job" in line]
+    done = [n for n, line in enumerate(said) if ": done in" in line]
+    assert len(created) == len(done) == 2
+    assert (created[1] < done[0]) == (at_once == 2)
