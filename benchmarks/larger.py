@@ -49,9 +49,7 @@ class Found:
     training_seconds: float
     scoring_seconds: float
     training_bytes: int
-    scoring_bytes: int
     estimated_training_bytes: int
-    estimated_scoring_bytes: int
     losses: list[float]
     scores: list[float]
 
@@ -82,11 +80,11 @@ def measure(name: str, directory: Path) -> Found:
     settings = LocalSettings.model_validate({"device": "cpu", **chosen, "training": training})
     backend = LocalBackend(settings)
     job, queries = _work(directory)
-    estimates = [backend.estimate(job).memory_bytes, backend.estimate(queries).memory_bytes]
+    estimated = backend.estimate(job).memory_bytes or 0
     watch = Watch()
     watch.start()
     tuned = backend.fine_tune(job, lambda _: None)
-    training_bytes, watch.most = watch.most, 0
+    training_bytes = watch.most
     started = time.monotonic()
     found = {result.id: result for result in backend.score(tuned.model, queries)}
     seconds = time.monotonic() - started
@@ -97,9 +95,7 @@ def measure(name: str, directory: Path) -> Found:
         training_seconds=tuned.seconds,
         scoring_seconds=seconds,
         training_bytes=training_bytes,
-        scoring_bytes=watch.most,
-        estimated_training_bytes=(estimates[0] or 0) // processes,
-        estimated_scoring_bytes=(estimates[1] or 0) // processes,
+        estimated_training_bytes=estimated // processes,
         losses=[float(point.train_loss) for point in tuned.training_curve],
         scores=[c.total.low for query in queries for c in found[query.id].candidates.values()],
     )
@@ -137,7 +133,7 @@ def _row(name: str, found: Found, base: Found, adapters: tuple[Path, Path]) -> s
     cells = [
         f"{found.training_seconds:.0f} s",
         f"{found.training_bytes / 1e9:.2f} GB ({found.estimated_training_bytes / 1e9:.2f})",
-        f"{found.scoring_bytes / 1e9:.2f} GB ({found.estimated_scoring_bytes / 1e9:.2f})",
+        f"{found.scoring_seconds:.0f} s",
         *(f"{difference:.1e}" for difference in differences),
     ]
     return f"| {' | '.join([name, *cells])} |"
