@@ -121,7 +121,9 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     asking = test_step.Asking("base", evaluation, queries)
     backend = SimpleNamespace(score=score, asked_as=lambda _: None)
     model = test_step._Model(cast("Backend", backend), "m")
-    work = test_step._AskedModel("test base", cast("Session", session), model, [asking], cast("test_step._Asked", None))
+    work = test_step._AskedModel(
+        "test base", cast("Session", session), model, [asking], cast("test_step._Asked", None)
+    )
     carry_out("test", [work], LocalExecutor(1), session.console, print)
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()
 

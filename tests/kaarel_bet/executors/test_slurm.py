@@ -92,7 +92,8 @@ class Command:
                 [sys.executable, "-m", "kaarel_bet", "train", "bet.yaml", *settings, *own],
                 stdout=file,
                 stderr=file,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
+                env=os.environ
+                | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
                 start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
