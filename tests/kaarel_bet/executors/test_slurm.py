@@ -121,8 +121,10 @@ def start(settings: list[str]) -> Iterator[Callable[[], Command]]:
 
     yield start
     for command in commands:
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+        if command.process.poll() is None:
+            for child in psutil.Process(command.process.pid).children(recursive=True):
+                child.kill()
+            command.process.kill()
         command.process.wait()
     for note in Path("results/.executor").glob("*.json"):
         job = int(json.loads(note.read_text(encoding="utf-8"))["job"])
