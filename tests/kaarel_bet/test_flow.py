@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -151,52 +150,6 @@ SLOW = (
     *("--set", "local.training.epochs=60", "--set", "local.training.checkpoint_seconds=0"),
     *("--set", "local.scoring.batch_tokens=64"),
 )
-
-
-def test_killed_at_any_moment_a_run_goes_on_to_the_same_verdict(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    # Not beside each other: what the one has trained, the other would not train again.
-    whole, killed = tmp_path / "1" / "whole", tmp_path / "2" / "killed"
-    assert run(*command("run", tiny_model, "--run-dir", str(whole), *SLOW)).returncode == 0
-
-    arguments = command("run", tiny_model, "--run-dir", str(killed), *SLOW)
-    rng = random.Random()
-    seed = rng.randrange(10**6)
-    rng.seed(seed)
-    scores_before: dict[str, bytes] = {}
-    for moment in (
-        killed / "models/.conditional.checkpoint",
-        killed / "models/.control.checkpoint",
-        killed / "scores/base/cells.train_told.jsonl",
-        killed / "scores/control/cells.train_told.jsonl",
-    ):
-        process = start(*arguments)
-        wait_for(moment, process)
-        time.sleep(rng.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        for name, content in scores_before.items():
-            assert (killed / name).read_bytes().startswith(content), f"{name}, seed {seed}"
-        scores_before = {
-            name: content[: content.rfind(b"\n") + 1]
-            for name, content in contents(killed).items()
-            if name.startswith("scores/")
-        }
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    for name, content in scores_before.items():
-        assert (killed / name).read_bytes().startswith(content), f"{name}, seed {seed}"
-    adapter = "models/{}/adapter_model.safetensors"
-    for arm in ("conditional", "control"):
-        ours, theirs = (path / adapter.format(arm) for path in (killed, whole))
-        assert ours.read_bytes() == theirs.read_bytes(), f"seed {seed}"
-    one, other = (
-        json.loads((path / "verdict.json").read_text())["verdicts"][0] for path in (killed, whole)
-    )
-    assert one["outcome"] == other["outcome"]
-    for ours, theirs in zip(one["criteria"], other["criteria"], strict=True):
-        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-4)
 
 
 def test_ctrl_c_says_how_to_go_on(
