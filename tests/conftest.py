@@ -29,16 +29,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--wheel", action="store_true", help="install the wheel with pip and run the default job"
     )
-    parser.addoption("--slow", action="store_true", help="repeat what is repeated more often")
+    parser.addoption(
+        "--slow", action="store_true", help="what takes minutes, and more of what is repeated"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for flag, what in {"peers": "other programs", "wheel": "the wheel"}.items():
+    kinds = {
+        "peers": "installs other programs",
+        "wheel": "installs the wheel",
+        "slow": "takes minutes",
+    }
+    for flag, what in kinds.items():
         if config.getoption(f"--{flag}"):
             continue
         for item in items:
             if item.get_closest_marker(flag):
-                item.add_marker(pytest.mark.skip(reason=f"installs {what}: --{flag}"))
+                item.add_marker(pytest.mark.skip(reason=f"{what}: --{flag}"))
 
 
 @pytest.fixture(autouse=True)

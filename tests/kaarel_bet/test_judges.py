@@ -214,11 +214,10 @@ def _results(directory: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_while_asking_and_judging_a_run_has_the_same_grades_and_asks_nobody_twice(
-    tiny_model: Path, tmp_path: Path, pytestconfig: pytest.Config
+    tiny_model: Path, tmp_path: Path
 ) -> None:
-    if not pytestconfig.getoption("--slow"):
-        pytest.skip("takes minutes: --slow")
     rows = ", ".join(f"{{said: 'word {n}', good: {n % 2}}}" for n in range(60))
     text = _BET.replace("MODEL", str(tiny_model)).replace("LIMIT", "1.0")
     text = text.replace("{said: nice, good: 1}, {said: bad, good: 0}, {said: fine, good: 1}", rows)

@@ -132,6 +132,7 @@ def test_killed_in_each_step_a_run_goes_on_to_the_same_verdict(
     assert_alike(killed, whole, f"seed {seed}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "settings"),
     [("conditional_rule", _RULE), ("inverse_scaling", _INVERSE_SCALING), ("arc", _ARC)],
@@ -139,12 +140,9 @@ def test_killed_in_each_step_a_run_goes_on_to_the_same_verdict(
 def test_killed_at_twelve_moments_an_experiment_goes_on_to_the_same_verdicts(
     tiny_model: Path,
     tmp_path: Path,
-    pytestconfig: pytest.Config,
     experiment: str,
     settings: tuple[str, ...],
 ) -> None:
-    if not pytestconfig.getoption("--slow"):
-        pytest.skip("takes minutes: --slow")
     rng = random.Random(seed := random.randrange(10**6))
     if experiment == "arc":
         tasks = save(tmp_path / "tasks", *(random_task(f"t{i:02}", rng) for i in range(24)))

@@ -100,7 +100,9 @@ locate(sys.argv[2])
 """
 
 
-def test_a_killed_or_damaged_conversion_is_made_again(small_gguf: Path, tmp_path: Path) -> None:
+def test_a_killed_or_damaged_conversion_is_made_again(
+    small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = tmp_path / "cache"
     command = [sys.executable, "-c", _KILLED, str(cache), str(small_gguf)]
     environment = os.environ | {"PYTHONPATH": str(Path(gguf_files.__file__).parents[2])}
@@ -108,8 +110,17 @@ def test_a_killed_or_damaged_conversion_is_made_again(small_gguf: Path, tmp_path
     assert len(list((cache / "models").glob(".converting-*/model.safetensors"))) == 1
     directory = Path(locate(str(small_gguf)))
     assert {path.name for path in (cache / "models").iterdir()} == {".lock", directory.name}
+    shutil.copytree(directory, whole := tmp_path / "whole")
     truncate(directory / "model.safetensors")
+    again: list[Path] = []
+
+    def convert(file: Path, target: Path) -> None:
+        again.append(file)
+        shutil.copytree(whole, target, dirs_exist_ok=True)
+
+    monkeypatch.setattr(gguf_files, "_convert", convert)
     assert Path(locate(str(small_gguf))) == directory
+    assert again == [small_gguf]
     load_model(str(directory), torch.device("cpu"), torch.float32)
 
 

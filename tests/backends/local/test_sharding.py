@@ -207,10 +207,9 @@ def test_a_process_that_is_killed_ends_the_work_in_one_line(
     assert not any(child.is_running() for child in children)
 
 
-def test_they_end_with_who_started_them(tiny_model: Path, pytestconfig: pytest.Config) -> None:
+@pytest.mark.slow
+def test_they_end_with_who_started_them(tiny_model: Path) -> None:
     """Started as they are for users, by spawning."""
-    if not pytestconfig.getoption("--slow"):
-        pytest.skip("imports everything three times: --slow")
     script = (
         "import sys\n"
         "from backends.local.backend import LocalBackend\n"

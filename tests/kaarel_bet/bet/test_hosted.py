@@ -24,7 +24,8 @@ _SMALL = (
 
 
 @pytest.mark.parametrize(
-    ("form", "method", "exact"), [("chat", "top", False), ("text", "auto", True)]
+    ("form", "method", "exact"),
+    [pytest.param("chat", "top", False, marks=pytest.mark.slow), ("text", "auto", True)],
 )
 def test_the_experiment_runs_over_the_wire_with_intervals_where_scores_are_not_exact(
     server: RunningServer,

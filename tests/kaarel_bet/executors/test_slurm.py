@@ -27,12 +27,6 @@ def settings(tiny_model: Path) -> list[str]:
     return [word for setting in own for word in ("--set", setting)]
 
 
-@pytest.fixture
-def slow(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--slow"):
-        pytest.skip("many processes that import torch: --slow")
-
-
 def flags(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
@@ -48,6 +42,7 @@ def scores(results: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_the_same_models_and_scores_as_here_and_nothing_is_left_behind(
     settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +64,7 @@ def test_the_same_models_and_scores_as_here_and_nothing_is_left_behind(
     assert len(list(Path("there").glob("2*"))) == 1
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.slow
 def test_an_error_in_a_job_is_a_line_with_the_arms_name_and_is_not_tried_again(
     settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +128,7 @@ def start(settings: list[str]) -> Iterator[Callable[[], Command]]:
                 process.kill()
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.slow
 def test_jobs_outlive_the_command_which_says_so_and_are_found_again(
     start: Callable[[], Command],
 ) -> None:
@@ -163,7 +158,7 @@ def test_jobs_outlive_the_command_which_says_so_and_are_found_again(
     assert f"train first: attempt 1 of 3 died: job {job.pid}" in said
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.slow
 def test_a_sweep_of_24_trainings_gives_the_table_that_it_gives_here(
     tiny_model: Path, tmp_path: Path
 ) -> None:

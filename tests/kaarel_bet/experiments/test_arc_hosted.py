@@ -36,6 +36,7 @@ def command(directory: Path, tasks: Path, server: RunningServer) -> list[str]:
     return ["run", "arc", *flags, *words]
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_over_the_wire_with_the_local_backends_answers(
     server: RunningServer, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
