@@ -92,7 +92,7 @@ def totals(run: Path) -> dict[str, float]:
 def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_scores(
     server: RunningServer, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    kills_on_the_way, kills_in_scoring = (10, 10) if pytestconfig.getoption("--slow") else (2, 1)
+    kills_on_the_way, kills_in_scoring = (10, 10) if pytestconfig.getoption("--slow") else (3, 2)
     draw = random.Random(4)
     killer = Killer()
     server.wrap(killer)
