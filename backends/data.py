@@ -316,6 +316,11 @@ def join_parts(parts: Iterable[GenerationResult]) -> dict[str, GenerationResult]
     return joined
 
 
+def n_answers(one: Any) -> int:  # noqa: ANN401 - a query or a result, of any kind
+    """How many answers a query asks for, or a result has."""
+    return len(one.samples) if isinstance(one, GenerationQuery | GenerationResult) else 1
+
+
 class Completion(Strict):
     """A whole completion and its natural log-probability given the context, end token included."""
 

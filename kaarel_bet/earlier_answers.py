@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.atomic import write_text
+from backends.data import n_answers
 from backends.errors import KaarelBetError
 from kaarel_bet.run_dir import RunDirectory
 
@@ -69,13 +70,13 @@ def _answered(
             or run.results_directory(directory.name, entry) != directory
         ):
             continue
-        contents = {query.id: _content(query) for query in run.queries(entry)}
-        if any(content in wanted for content in contents.values()):
+        contents = [(query, _content(query)) for query in run.queries(entry)]
+        if any(content in wanted for _, content in contents):
             results = run.results(directory.name, entry)
-            missing = {query.id for query in run.unanswered(directory.name, entry)}
-            yield from (
-                (contents[i], results[i]) for i in results if i in contents and i not in missing
-            )
+            for query, content in contents:
+                result = results.get(query.id)
+                if result is not None and n_answers(result) == n_answers(query):
+                    yield content, result
 
 
 def _content(query: Any) -> str:  # noqa: ANN401 - of any kind

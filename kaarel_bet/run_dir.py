@@ -58,15 +58,13 @@ class _Answered(BaseModel):
     """What is read of a result where only that it is there counts: some have thousands of numbers."""
 
     id: str
-    texts: tuple[str, ...] = ()
-    first_sample: int = 0
-
-    @property
-    def samples(self) -> range:
-        return range(self.first_sample, self.first_sample + len(self.texts))
 
 
-_ANSWERED = TypeAdapter(_Answered)
+_ANSWERED: dict[Kind, TypeAdapter[Any]] = {
+    "scoring": TypeAdapter(_Answered),
+    "generation": _RESULTS["generation"],
+    "search": TypeAdapter(_Answered),
+}
 
 JUDGEMENTS = "judgements"
 """The directory of what judges are asked and answer: without it they are asked again, and nobody else."""
@@ -420,16 +418,18 @@ class RunDirectory:
             return {}
         results = read_jsonl(path, _RESULTS[evaluation.kind], unfinished_ok=True)
         if evaluation.kind == "generation":
-            return dict(join_parts(results))
+            return join_parts(results)
         return {result.id: result for result in results}
 
     def unanswered(self, arm: str, evaluation: EvaluationEntry) -> list[Any]:
         """The queries that have no result yet; of some samples, those that are missing."""
         path = self._results_path(arm, evaluation)
         there = path.exists() and path.stat().st_size
+        kind = _ANSWERED[evaluation.kind]
         known: dict[str, set[int]] = {}
-        for result in read_jsonl(path, _ANSWERED, unfinished_ok=True) if there else ():
-            known.setdefault(result.id, set()).update(result.samples)
+        for result in read_jsonl(path, kind, unfinished_ok=True) if there else ():
+            samples = result.samples if isinstance(result, GenerationResult) else ()
+            known.setdefault(result.id, set()).update(samples)
         return [
             left
             for query in self.queries(evaluation)

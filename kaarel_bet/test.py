@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-from backends.data import TunedModel
+from backends.data import TunedModel, n_answers
 from backends.errors import DataError, ModelError, RefusedError
 from backends.interface import Backend, Estimate, Progress
 from backends.jsonl import AppendOnlyFile
 from kaarel_bet.earlier_answers import earlier_answers, note_who_answers
 from kaarel_bet.executors.carrying_out import Work, carry_out
 from kaarel_bet.executors.interface import Executor
-from kaarel_bet.executors.tasks import Questions, Task, n_answers
+from kaarel_bet.executors.tasks import Questions, Task
 from kaarel_bet.manifest import EvaluationEntry
 from kaarel_bet.progress import Report
 from kaarel_bet.run_dir import RunDirectory
@@ -119,9 +119,10 @@ class _Asked:
         self.works: list[_AskedModel] = []
         for arm in dict.fromkeys(asking.arm for asking in missing):
             model, left = _model(session, arm), list[Asking]()
+            identity = _identity(model)
             of_arm = [asking for asking in missing if asking.arm == arm]
             try:
-                for asking in _take_over(session, model, of_arm):
+                for asking in _take_over(session, identity, of_arm):
                     askable, estimate = _askable(session, model, asking, unaskable)
                     left += [askable] if askable.queries else []
                     self.estimates.append((model.backend, estimate))
@@ -130,7 +131,7 @@ class _Asked:
                 continue
             if left:
                 title = f"{what.partition(',')[0]} {arm}"
-                self.works.append(_AskedModel(title, session, model, left, self))
+                self.works.append(_AskedModel(title, session, model, identity, left, self))
 
     def failed(self, askings: Sequence["Asking"], error: Exception) -> Exception | None:
         """What an error of one model ends all of it with; None if it need not."""
@@ -262,15 +263,21 @@ def _stand_in(
         )
 
 
-def _take_over(session: Session, model: _Model, askings: Sequence[Asking]) -> Sequence[Asking]:
-    """Makes answers that other runs had to the same queries this run's; returns what is left to ask."""
-    run, arm = session.run, askings[0].arm
+def _identity(model: _Model) -> str | None:
+    """What its answers depend on beside the query; None where that can't be told."""
     try:
-        identity = model.backend.asked_as(model.name)
+        return model.backend.asked_as(model.name)
     except ModelError:  # said when it is asked
-        identity = None
+        return None
+
+
+def _take_over(
+    session: Session, identity: str | None, askings: Sequence[Asking]
+) -> Sequence[Asking]:
+    """Makes answers that other runs had of such a model this run's; returns what is left to ask."""
     if identity is None:
         return askings
+    run, arm = session.run, askings[0].arm
     note_who_answers(run.results_directory(arm, askings[0].evaluation), identity)
     queries = [query for asking in askings for query in asking.queries]
     found = {result.id: (name, result) for name, result in earlier_answers(run, identity, queries)}
@@ -300,10 +307,11 @@ class _AskedModel(Work):
         title: str,
         session: Session,
         model: _Model,
+        identity: str | None,
         askings: Sequence[Asking],
         whole: _Asked,
     ) -> None:
-        self.title, self.model = title, model
+        self.title, self.model, self._identity = title, model, identity
         self._session, self._askings, self._whole = session, askings, whole
         self._files: dict[str, AppendOnlyFile] = {}
 
@@ -314,9 +322,10 @@ class _AskedModel(Work):
 
     @override
     def prepare(self, report: Report) -> Task | None:
-        if self._session.executor is None:
+        if self._session.executor_settings is None:
             self._session.close_others(self.model.backend)
-        self._askings = _take_over(self._session, self.model, self._askings)
+        else:  # another session's model, which is alike, may have answered in between
+            self._askings = _take_over(self._session, self._identity, self._askings)
         if not self._askings:
             return None
         queries = [query for asking in self._askings for query in asking.queries]
@@ -334,9 +343,8 @@ class _AskedModel(Work):
         def heard(now: Progress) -> None:
             report(now.done, now.total, "")
 
-        identity = self.model.backend.asked_as(self.model.name)
         asked = Questions(self.model.name, queries)
-        return Task(self.model.backend, asked, identity, report=heard, take=take)
+        return Task(self.model.backend, asked, self._identity, report=heard, take=take)
 
     @override
     def finish(self, tuned: TunedModel | None) -> None:

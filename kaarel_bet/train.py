@@ -78,26 +78,28 @@ class _Training(Work):
         self.title = f"train {of}{arm.name}"
         self.after: Work | None = None
         self._session, self._arm = session, arm
+        self._identity: str | None = None
 
     def is_taken_over(self) -> bool:
         """Whether another run had the model, which is then this one's."""
-        run, backend, _, identity = self._now()
-        trained_in = take_over(run, self._arm.name, identity, backend)
-        if trained_in is not None:
-            self._session.say(f"{self.title}: as trained in {trained_in}")
-        return trained_in is not None
+        backend, job = self._now()
+        return self._had(backend, backend.identity(job))
 
     @override
     def prepare(self, report: Report) -> Task | None:
-        if self.is_taken_over():  # of what it starts from, or of another session's, it may be new
+        backend, job = self._now()
+        self._identity = backend.identity(job)
+        # Of what it starts from, or of another session's, it may be new.
+        may_be_had = self._arm.starts_from or self._session.executor_settings is not None
+        if may_be_had and self._had(backend, self._identity):
             return None
-        _, backend, job, identity = self._now()
-        return Task(backend, job, identity, report=in_words(report, self._session.say))
+        return Task(backend, job, self._identity, report=in_words(report, self._session.say))
 
     @override
     def finish(self, tuned: TunedModel | None) -> None:
         assert tuned is not None
-        self._session.run.write_model(self._arm.name, tuned, self._now()[3])
+        assert self._identity is not None
+        self._session.run.write_model(self._arm.name, tuned, self._identity)
         seconds, loss = tuned.seconds, tuned.last_loss
         self._session.say(f"{self.title}: done in {seconds:.0f} s, last loss {loss}")
 
@@ -109,10 +111,16 @@ class _Training(Work):
         named.__cause__ = error
         return named
 
-    def _now(self) -> tuple[RunDirectory, Backend, FineTuneJob, str]:
-        run, backend = self._session.run, self._session.backend_of(self._arm)
-        job = _job(run, self._arm, continuing=True)
-        return run, backend, job, backend.identity(job)
+    def _had(self, backend: Backend, identity: str) -> bool:
+        trained_in = take_over(self._session.run, self._arm.name, identity, backend)
+        if trained_in is not None:
+            self._session.say(f"{self.title}: as trained in {trained_in}")
+        return trained_in is not None
+
+    def _now(self) -> tuple[Backend, FineTuneJob]:
+        """Once what it starts from is there."""
+        job = _job(self._session.run, self._arm, continuing=True)
+        return self._session.backend_of(self._arm), job
 
 
 def _untrained(run: RunDirectory) -> list[ArmEntry]:

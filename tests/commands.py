@@ -22,11 +22,9 @@ class Running:
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self.args = ("kaarel-bet", *words)
-        self._out, self._err = (
-            Path(tempfile.mkstemp(prefix="kaarel-bet-test-")[1]) for _ in range(2)
-        )
-        paths = (str(self._out), str(self._err))
-        given = (words, str(Path.cwd()), dict(os.environ), paths)
+        self._directory = tempfile.TemporaryDirectory(prefix="kaarel-bet-test-")
+        self._out, self._err = (Path(self._directory.name, name) for name in ("out", "err"))
+        given = (words, str(Path.cwd()), dict(os.environ), (str(self._out), str(self._err)))
         self._process = _PROCESSES.Process(target=_command, args=given)
         self._process.start()
         assert self._process.pid is not None
@@ -56,12 +54,21 @@ class Running:
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Both outputs, once it has ended."""
-        deadline = time.monotonic() + timeout
         self._process.join(timeout)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired(self.args, time.monotonic() - deadline + timeout)
-        out, err = (path.read_text(encoding="utf-8") for path in (self._out, self._err))
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        # One that was killed at once has written none.
+        paths = (self._out, self._err)
+        out, err = (path.read_text(encoding="utf-8") if path.exists() else "" for path in paths)
         return out, err
+
+    def wait_for(self, path: Path, seconds: float = 240) -> None:
+        """Until a file is there, which it is to write before it ends."""
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            assert self.returncode is None, self.communicate()[1]
+            assert time.monotonic() < deadline, f"{path} is not there"
+            time.sleep(0.01)
 
 
 def start(*words: str) -> Running:
@@ -85,7 +92,7 @@ def _command(
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(outputs, start=1):
-        os.dup2(os.open(path, os.O_WRONLY), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Of the text layers, too: the server's go elsewhere.
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -14,11 +14,17 @@ from backends.local.sampling import Sampling
 
 
 class _Wanted(NamedTuple):
-    """One sample of a query, and its place in the list of queries."""
+    """One sample of a query, the prompt's tokens, and the query's place in the list."""
 
     place: int
     query: GenerationQuery
+    prompt: Sequence[int]
     sample: int
+
+    @property
+    def size(self) -> int:
+        """The tokens that it may come to."""
+        return len(self.prompt) + self.query.max_tokens
 
 
 class Generator:
@@ -36,13 +42,17 @@ class Generator:
         Raises:
             DeviceMemoryError: a single sample does not fit the device.
         """
-        sizes = [len(self._encoder.prompt(q)) + q.max_tokens for q in queries]
+        prompts = [self._encoder.prompt(query) for query in queries]
+        wanted = [
+            _Wanted(place, query, prompt, sample)
+            for place, (query, prompt) in enumerate(zip(queries, prompts, strict=True))
+            for sample in query.samples
+        ]
         # Rows of a like length pad little and end together.
-        places = sorted(range(len(queries)), key=lambda i: (queries[i].max_tokens, sizes[i]))
-        wanted = [_Wanted(i, queries[i], sample) for i in places for sample in queries[i].samples]
+        wanted.sort(key=lambda one: (one.query.max_tokens, one.size))
         while wanted:
             fitting = (
-                n <= MAX_ROWS and n * sizes[one.place] <= MAX_POSITIONS
+                n <= MAX_ROWS and n * one.size <= MAX_POSITIONS
                 for n, one in enumerate(wanted, start=1)
             )
             n_rows = max(1, sum(itertools.takewhile(bool, fitting)))
@@ -93,13 +103,12 @@ class Generator:
             batch.advance()
 
     def _answers(self, samples: Sequence[_Wanted]) -> list[Answer]:
-        query = samples[0].query
+        query, prompt = samples[0].query, samples[0].prompt
         sampling = Sampling(
             max_tokens=query.max_tokens,
             temperature=query.temperature,
             seed=query.seed,
             n=query.n_samples,
         )
-        prompt = self._encoder.prompt(query)
         numbers = [one.sample for one in samples]
         return answers_to(prompt, sampling, self._decoder.vocabulary, numbers)

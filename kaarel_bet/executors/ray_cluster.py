@@ -6,7 +6,6 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
@@ -20,7 +19,7 @@ from backends.errors import ExecutorError
 from backends.interface import Progress
 from kaarel_bet.executors.interface import Died, Executor
 from kaarel_bet.executors.settings import RaySettings
-from kaarel_bet.executors.tasks import Outcome, Parcel, Task, pack, perform, unpack
+from kaarel_bet.executors.tasks import Outcome, Parcel, Task, now_and_then, pack, perform, unpack
 
 _SECONDS_BETWEEN_REPORTS = 1.0
 _PATIENCE_SECONDS = 10.0
@@ -116,17 +115,12 @@ def _check_reachable(address: str) -> None:
 
 def _perform(parcel: Parcel, reports: Any, number: int) -> Outcome:  # noqa: ANN401
     """What a worker of the cluster does."""
-    told = 0.0
 
-    def report(now: Progress) -> None:
-        nonlocal told
-        if now.note is None and time.monotonic() - told < _SECONDS_BETWEEN_REPORTS:
-            return
-        told = time.monotonic()
+    def tell(now: Progress) -> None:
         reports.actor.put_nowait.remote((number, now))  # whether or not it arrives
 
     with tempfile.TemporaryDirectory(prefix="kaarel-bet-") as directory:
-        return perform(parcel, Path(directory), report)
+        return perform(parcel, Path(directory), now_and_then(tell, _SECONDS_BETWEEN_REPORTS))
 
 
 class _Reports:

@@ -24,7 +24,7 @@ from backends.errors import SettingsError
 from backends.interface import FineTuneJob, Progress
 from kaarel_bet.executors.interface import Died, Executor
 from kaarel_bet.executors.settings import SlurmSettings
-from kaarel_bet.executors.tasks import Outcome, Parcel, Task, pack, perform, unpack
+from kaarel_bet.executors.tasks import Outcome, Parcel, Task, now_and_then, pack, perform, unpack
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_REPORTS = 5.0
@@ -164,18 +164,13 @@ def _submitit(settings: SlurmSettings, folder: Path) -> tuple[Any, type[Any]]:
 def _perform(parcel: Parcel, directory: Path) -> Outcome:
     """What a job does."""
     directory.mkdir(parents=True, exist_ok=True)
-    told = 0.0
 
-    def report(now: Progress) -> None:
-        nonlocal told
-        if time.monotonic() - told < _SECONDS_BETWEEN_REPORTS:
-            return
-        told = time.monotonic()
+    def tell(now: Progress) -> None:
         atomic.write_text(directory / _PROGRESS, json.dumps(vars(now)))
 
     # A job that was taken for dead may still be ending.
     with FileLock(directory / ".lock"):
-        return perform(parcel, directory, report)
+        return perform(parcel, directory, now_and_then(tell, _SECONDS_BETWEEN_REPORTS))
 
 
 def _key(task: Task) -> str:

@@ -3,13 +3,14 @@
 A parcel has its input files by content, and so has what comes back, so that no file system is shared.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backends import atomic
-from backends.data import GenerationQuery, GenerationResult, Query, ScoringQuery, TunedModel
+from backends.data import GenerationQuery, Query, ScoringQuery, TunedModel, n_answers
 from backends.errors import KaarelBetError, ModelError, RefusedError, SettingsError
 from backends.interface import Backend, FineTuneJob, Progress
 
@@ -27,6 +28,20 @@ class Questions:
 
 def _ignore(_: object) -> None:
     """Nobody listens."""
+
+
+def now_and_then(tell: Callable[[Progress], None], seconds: float) -> Callable[[Progress], None]:
+    """Tells at most once in so many seconds how far something has come; what happened, always."""
+    told = 0.0
+
+    def report(now: Progress) -> None:
+        nonlocal told
+        if now.note is None and time.monotonic() - told < seconds:
+            return
+        told = time.monotonic()
+        tell(now)
+
+    return report
 
 
 @dataclass(frozen=True)
@@ -55,11 +70,6 @@ def answers(backend: Backend, asked: Questions) -> Iterator[Any]:
             refused |= error.refused
     if refused:
         raise RefusedError(refused)
-
-
-def n_answers(one: Any) -> int:  # noqa: ANN401 - a query or a result, of any kind
-    """How many answers a query asks for, or a result has."""
-    return len(one.samples) if isinstance(one, GenerationQuery | GenerationResult) else 1
 
 
 def _kind(query: Query) -> str:

@@ -6,13 +6,12 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Running, run, start
+from tests.commands import run, start
 
 REPOSITORY = Path(__file__).parents[2]
 FAST = (
@@ -138,14 +137,6 @@ def test_a_step_as_a_script_does_the_steps_before_it(tiny_model: Path) -> None:
     assert not (path / "report.md").exists()
 
 
-def wait_for(path: Path, process: Running) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 SLOW = (
     *("--set", "local.training.epochs=60", "--set", "local.training.checkpoint_seconds=0"),
     *("--set", "local.scoring.batch_tokens=64"),
@@ -158,7 +149,7 @@ def test_ctrl_c_says_how_to_go_on(
     path = tmp_path / "a"
     monkeypatch.setenv("KAAREL_BET_SCRIPT", "/a/run_experiment.sh")
     process = start(*command("run", tiny_model, "--run-dir", str(path), *SLOW))
-    wait_for(path / "models/.conditional.checkpoint", process)
+    process.wait_for(path / "models/.conditional.checkpoint")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2

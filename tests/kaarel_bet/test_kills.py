@@ -2,15 +2,14 @@
 
 import json
 import random
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Running, run, start
+from tests.commands import run, start
 from tests.kaarel_bet.experiments.arc_tasks import random_task, save
+from tests.kaarel_bet.small_experiments import INVERSE_SCALING, arc
 
 # Slow enough for a kill to meet it.
 _TRAINING = ("local.training.epochs=60", "local.training.checkpoint_seconds=0")
@@ -21,28 +20,8 @@ _RULE = (
     "conditional_rule.replicate.training=1",
     "local.scoring.batch_tokens=64",
 )
-_INVERSE_SCALING = (
-    *_TRAINING,
-    "inverse_scaling.data.items.n=90",
-    "inverse_scaling.data.countries.n=2",
-    "inverse_scaling.data.items.split.test=9",
-    "inverse_scaling.arms.only=null",
-    "inverse_scaling.arms.tuned.train.0.take=[10, 64]",
-    "inverse_scaling.evaluations.few_shot.examples.n=2",
-    "inverse_scaling.evaluations.few_shot.examples.draws=1",
-    "inverse_scaling.evaluations.own_rows.take=4",
-    "inverse_scaling.replicate.training=1",
-)
-_ARC = (
-    "local.training.epochs=10",
-    "local.training.checkpoint_seconds=0",
-    "arc.counting={n_examples: 10, n_test: 2, max_side: 3}",
-    "arc.prediction.n_samples=2",
-    "arc.prediction.augmentations=2",
-    "arc.prediction.search=null",
-    "arc.augmentation.variants=1",
-    "arc.test_time.variants=3",
-)
+_INVERSE_SCALING = (*_TRAINING, *INVERSE_SCALING)
+_ARC = ("local.training.epochs=10", "local.training.checkpoint_seconds=0")
 
 
 def words(experiment: str, model: Path, settings: tuple[str, ...]) -> list[str]:
@@ -59,11 +38,6 @@ def whole_lines(directory: Path) -> dict[str, bytes]:
     """Scores so far, without what a killed writer may have left of a line."""
     scores = contents(directory, "scores")
     return {name: content[: content.rfind(b"\n") + 1] for name, content in scores.items()}
-
-
-def is_killed(process: Running) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 def assert_kept(before: dict[str, bytes], directory: Path, where: str) -> None:
@@ -97,14 +71,6 @@ def _verdicts(directory: Path) -> list[dict]:
     return json.loads((directory / "verdict.json").read_text(encoding="utf-8"))["verdicts"]
 
 
-def wait_for(moment: Callable[[], bool], process: Running) -> None:
-    deadline = time.monotonic() + 240
-    while not moment():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_killed_in_each_step_a_run_goes_on_to_the_same_verdict(
     tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -121,9 +87,10 @@ def test_killed_in_each_step_a_run_goes_on_to_the_same_verdict(
         killed / "scores/control/cells.train_told.jsonl",
     ):
         process = start(*command, "--run-dir", str(killed))
-        wait_for(moment.exists, process)
+        process.wait_for(moment)
         time.sleep(rng.uniform(0, 0.5))
-        is_killed(process)
+        process.kill()
+        process.communicate()
         assert_kept(before, killed, f"seed {seed}")
         before = whole_lines(killed)
     done = run(*command, "--run-dir", str(killed))
@@ -146,9 +113,7 @@ def test_killed_at_twelve_moments_an_experiment_goes_on_to_the_same_verdicts(
     rng = random.Random(seed := random.randrange(10**6))
     if experiment == "arc":
         tasks = save(tmp_path / "tasks", *(random_task(f"t{i:02}", rng) for i in range(24)))
-        sizes = {"train": 10, "other": 10, "test": 2}
-        sets = (f"arc.sets.{part}={{source: '{tasks}', n_tasks: {n}}}" for part, n in sizes.items())
-        settings = (*settings, *sets)
+        settings = (*settings, *arc(tasks))
     whole, killed = tmp_path / "1" / "whole", tmp_path / "2" / "killed"
     command = words(experiment, tiny_model, settings)
     begun = time.monotonic()
@@ -159,7 +124,8 @@ def test_killed_at_twelve_moments_an_experiment_goes_on_to_the_same_verdicts(
     for _ in range(12):
         process = start(*command, "--run-dir", str(killed))
         time.sleep(rng.uniform(0.1, 0.4) * seconds)
-        is_killed(process)
+        process.kill()
+        process.communicate()
         assert_kept(before, killed, f"seed {seed}")
         before = whole_lines(killed)
     done = run(*command, "--run-dir", str(killed))

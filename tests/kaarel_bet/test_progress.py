@@ -104,7 +104,7 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     file = SimpleNamespace(append=list, close=lambda: None)
     session = SimpleNamespace(
         console=Console(file=out),
-        executor=None,
+        executor_settings=None,
         close_others=lambda _: None,
         run=SimpleNamespace(open_results=lambda *_: file),
     )
@@ -119,10 +119,10 @@ def test_the_time_that_testing_takes_does_not_count_the_loading_of_the_model(
     )
     queries = [ScoringQuery(id=f"e/{i}", prompt="?", candidates={"a": "a"}) for i in range(4)]
     asking = test_step.Asking("base", evaluation, queries)
-    backend = SimpleNamespace(score=score, asked_as=lambda _: None)
+    backend = SimpleNamespace(score=score)
     model = test_step._Model(cast("Backend", backend), "m")
     work = test_step._AskedModel(
-        "test base", cast("Session", session), model, [asking], cast("test_step._Asked", None)
+        "test base", cast("Session", session), model, None, [asking], cast("test_step._Asked", None)
     )
     carry_out("test", [work], LocalExecutor(1), session.console, print)
     assert "test base: 2/4, e, 20 s left" in out.getvalue().splitlines()

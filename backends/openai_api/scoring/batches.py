@@ -92,6 +92,7 @@ class Batches:
         """
         waiting = await self._prepared(prepare, queries)
         refused: list[Outcome] = []
+        of_content: dict[str, str] = {}
         async for outcome in self._outcomes_of(self._on_record(waiting.keys())):
             for result in _results(waiting, outcome):
                 yield result
@@ -101,11 +102,20 @@ class Batches:
                 for result in _results(waiting, outcome):
                     yield result
                 if outcome.is_refusal and outcome.custom_id in waiting:
-                    refused.append(outcome)
+                    if outcome.is_of_content:
+                        asked = waiting.pop(outcome.custom_id)
+                        of_content |= {query.id: outcome.reason for query, _ in asked}
+                    else:
+                        refused.append(outcome)
             self._stop_if_cancelled(waiting)
             if refused:
-                raise _refusal(waiting, refused)
+                query = waiting[refused[0].custom_id][0][0]
+                raise ServiceError(
+                    f"query '{query.id}': {refused[0].reason}; {len(refused)} requests were refused"
+                )
             if not waiting:
+                if of_content:
+                    raise RefusedError(of_content)
                 return
             _log.warning("%d requests were not done in time; they are asked again", len(waiting))
         raise ServiceError(
@@ -290,20 +300,6 @@ def _results(waiting: Asked[AnyQuery, AnyResult], outcome: Outcome) -> Iterator[
         return
     for _, asked in waiting.pop(outcome.custom_id):
         yield asked.read(read(asked.request.answer, outcome.answer))
-
-
-def _refusal(waiting: Asked[Any, Any], refused: Sequence[Outcome]) -> ServiceError:
-    """What is said of refused requests; the others have been answered."""
-    others = [one for one in refused if not one.is_of_content]
-    if others or len(refused) < len(waiting):
-        first = (others or refused)[0]
-        query = waiting[first.custom_id][0][0]
-        return ServiceError(
-            f"query '{query.id}': {first.reason}; {len(refused)} requests were refused"
-        )
-    return RefusedError(
-        {query.id: one.reason for one in refused for query, _ in waiting[one.custom_id]}
-    )
 
 
 def _what_went_wrong(batch: Batch) -> str:

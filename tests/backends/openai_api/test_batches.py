@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from backends.data import GenerationQuery, Message, ScoringQuery, ScoringResult
-from backends.errors import ServiceError
+from backends.errors import RefusedError, ServiceError
 from backends.openai_api import connection as connections
 from backends.openai_api.asking import Asker, Request
 from backends.openai_api.backend import OpenAIBackend
@@ -42,7 +42,7 @@ class BatchService(ToyService):
 
     `loses`: the create gets no answer although a batch was made. `expired`: how many requests of each
     batch so far are not done. `halves`: how often half a file comes. `refuses`: a text; a request with
-    it in is answered with an error.
+    it in is answered with an error, of that `code`.
     """
 
     def __init__(self) -> None:
@@ -56,6 +56,7 @@ class BatchService(ToyService):
         self.hides = 0
         self.halves = 0
         self.refuses = ""
+        self.code: str | None = None
         self.n_asked = 0
 
     def transport(self) -> httpx2.MockTransport:
@@ -131,7 +132,7 @@ class BatchService(ToyService):
         self.n_asked += 1
         answer = self.answer(line["url"], line["body"])
         if self.refuses and self.refuses in json.dumps(line["body"]):
-            answer = {"error": {"message": "no such words here"}}
+            answer = {"error": {"message": "no such words here", "code": self.code}}
         response = {"status_code": 400 if "error" in answer else 200, "body": answer}
         return {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
 
@@ -252,6 +253,18 @@ def test_a_refused_request_is_named_after_everything_else_is_handed_out(score: S
     with pytest.raises(ServiceError, match="query 'q2': no such words here"):
         score(service)
     # The others are not asked again once the reason is gone.
+    service.refuses = ""
+    assert len(score(service)) == len(QUERIES)
+    assert service.n_asked == len(QUERIES) + 1
+
+
+def test_what_is_refused_for_its_content_holds_up_nothing_that_expired(score: Score) -> None:
+    service = BatchService()
+    service.refuses, service.code = "Where to, 2?", "content_filter"
+    service.expired = [1, 1]
+    with pytest.raises(RefusedError, match="query 'q2': no such words here") as error:
+        score(service)
+    assert error.value.refused.keys() == {"q2"}
     service.refuses = ""
     assert len(score(service)) == len(QUERIES)
     assert service.n_asked == len(QUERIES) + 1

@@ -6,21 +6,10 @@ from pathlib import Path
 import pytest
 
 from kaarel_bet.cli import main
+from tests.kaarel_bet.small_experiments import INVERSE_SCALING
 from tests.server import RunningServer
 
-_SMALL = (
-    "inverse_scaling.data.items.n=90",
-    "inverse_scaling.data.countries.n=2",
-    "inverse_scaling.data.items.split.test=9",
-    "inverse_scaling.arms.only=null",
-    "inverse_scaling.arms.tuned.train.0.take=[10, 64]",
-    "inverse_scaling.evaluations.few_shot.examples.n=2",
-    "inverse_scaling.evaluations.few_shot.examples.draws=1",
-    "inverse_scaling.evaluations.own_rows.take=4",
-    "inverse_scaling.replicate.training=1",
-    "openai.job.n_epochs=1",
-    "openai.job.poll_seconds=0.01",
-)
+_SMALL = (*INVERSE_SCALING, "openai.job.n_epochs=1", "openai.job.poll_seconds=0.01")
 
 
 @pytest.mark.parametrize(

@@ -13,23 +13,16 @@ from backends.jsonl import read_jsonl
 from backends.local.settings import LocalSettings
 from kaarel_bet.cli import main
 from tests.kaarel_bet.experiments.arc_tasks import random_task, save
+from tests.kaarel_bet.small_experiments import arc
 from tests.server import RunningServer
 
 
 def command(directory: Path, tasks: Path, server: RunningServer) -> list[str]:
-    # The service takes ten examples or more, of validation files as well.
-    sizes = {"train": 10, "other": 10, "test": 2}
     settings = (
-        *(f"arc.sets.{part}={{source: '{tasks}', n_tasks: {n}}}" for part, n in sizes.items()),
+        *arc(tasks),
         f"openai.model={server.parts.models.base}",
         f"openai.base_url={server.url}",
         "openai.job={n_epochs: 1, poll_seconds: 0.01}",
-        "arc.counting={n_examples: 10, n_test: 2, max_side: 3}",
-        "arc.prediction.n_samples=2",
-        "arc.prediction.augmentations=2",
-        "arc.prediction.search=null",
-        "arc.augmentation.variants=1",
-        "arc.test_time.variants=3",
     )
     words = [word for setting in settings for word in ("--set", setting)]
     flags = ["--backend", "openai", "--yes", "--run-dir", str(directory)]
