@@ -140,11 +140,12 @@ def load_frozen(frozen: Document, folder: Path, assignments: Sequence[str] = ())
     name = str(document.data.get("experiment"))
     choices = document.data.get("choices") or {}
     for one in map(Assignment.parse, assignments):
-        section, *inner = one.keys
-        keys: Keys = one.keys
-        if section == name:
-            keys = ("choices" if inner[0:1] and inner[0] in choices else "bet", *inner)
-        document.put(keys, one.value, one.place)
+        if one.keys[0] != name:
+            document.put(one.keys, one.value, one.place)
+        elif one.of_bet[0] in choices:
+            document.put(("choices", *one.of_bet), one.value, one.place)
+        else:
+            one.put_into(document, ("bet",))
     general = _general(document)
     bet = Document(
         frozen.name, cast("dict[str, Any]", document.get(("bet",))) or {}, _within(document)

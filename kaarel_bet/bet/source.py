@@ -58,6 +58,25 @@ class Assignment:
         except SettingsError as error:
             raise SettingsError(f"--set {text}: the value is not valid YAML") from error
 
+    @property
+    def of_bet(self) -> Keys:
+        """The key of a bet that follows its name. Raises SettingsError: none does."""
+        name, *keys = self.keys
+        if not keys:
+            raise SettingsError(f"{self.place}: {name}: name a key of the bet, {name}.KEY=value")
+        return tuple(keys)
+
+    def put_into(self, document: Document, bet: Keys = ()) -> None:
+        """Sets the bet's key that it names, `bet` being where the bet stands in the document.
+
+        In the language a key that is null is one left out; what is made by code may want a null.
+        """
+        keys = self.of_bet
+        if self.value is None and keys[0] in Bet.model_fields:
+            document.remove((*bet, *keys))
+        else:
+            document.put((*bet, *keys), self.value, self.place)
+
 
 @dataclass(frozen=True)
 class LoadedBet:
@@ -156,24 +175,18 @@ def load_bet(
     if not isinstance(section, dict):
         raise config.error((str(name),), "must be a mapping of the bet's keys")
     given = [one for one in assignments if one.keys[0] == name]
-    for one in given:
-        if len(one.keys) == 1:
-            raise SettingsError(f"{one.place}: {name}: name a key of the bet, {name}.KEY=value")
     chosen = _choose(document, config, section, given)
     for key, value in section.items():
         if key not in chosen:
-            # In the language a key that is null is one left out; what is made by code may want a null.
-            removes = key in Bet.model_fields
+            removes = key in Bet.model_fields  # as an assignment does
             document.merge((key,), value, config, (str(name), key), null_removes=removes)
     for one in given:
-        keys = one.keys[1:]
-        if one.value is None and keys[0] in Bet.model_fields:
-            document.remove(keys)
-        elif keys[0] not in chosen:
-            document.put(keys, one.value, one.place)
-        elif len(keys) > 1:
+        choice, *further = one.of_bet
+        if choice not in chosen:
+            one.put_into(document)
+        elif further:
             raise SettingsError(
-                f"{one.place}: {name}.{keys[0]} is a choice, and has no keys of its own"
+                f"{one.place}: {name}.{choice} is a choice, and has no keys of its own"
             )
     return checked(document, path.parent, chosen)
 
@@ -200,7 +213,7 @@ def _choose(
     options = document.validated(Choices, ("choices",))
     chosen: dict[str, str] = {}
     for choice, known in options.items():
-        flags = [(one.place, one.value) for one in given if one.keys[1:] == (choice,)]
+        flags = [(one.place, one.value) for one in given if one.of_bet == (choice,)]
         name = str(document.data.get("name"))
         wanted = [(config.place((name, choice)), section[choice])] if choice in section else []
         place, option = [(Place(""), next(iter(known))), *wanted, *flags][-1]

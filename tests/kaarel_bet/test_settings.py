@@ -112,6 +112,16 @@ def test_frozen_settings_need_no_file_and_take_assignments_as_others_do() -> Non
         load_frozen(Document("run", frozen), Path(), ["mine.arm.x=1"])
 
 
+def test_a_key_that_is_left_out_is_left_out_of_frozen_settings_as_well() -> None:
+    other = '  other: {train: [{rows: words, prompt: "{word}?", answer: "{word}"}]}\nevaluations:'
+    left_out = "mine.arms.other=null"
+    frozen = mine(left_out, text=MINE.replace("evaluations:", other)).frozen()
+    assert frozen["bet"]["arms"].keys() == {"tuned"}
+    assert load_frozen(Document("run", frozen), Path(), [left_out]).frozen() == frozen
+    with pytest.raises(SettingsError, match=r"mine: name a key of the bet, mine\.KEY=value"):
+        load_frozen(Document("run", frozen), Path(), ["mine=3"])
+
+
 def test_a_choice_that_was_made_can_be_compared() -> None:
     frozen = load({"conditional_rule": {"family": "task_id"}})
     given = load_frozen(Document("run", frozen), Path(), ["conditional_rule.family=in_prompt"])
