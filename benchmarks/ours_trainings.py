@@ -1,7 +1,8 @@
-"""The worker that trains two models: `python benchmarks/ours_trainings.py [--in-turn] JOB`, see jobs.py.
+"""The worker that trains six models: `python benchmarks/ours_trainings.py HOW JOB`, see jobs.py.
 
-Side by side, each in a process of its own with its part of the threads or a GPU of its own; or one after
-the other in this process. The clock runs from before the models are loaded until both are trained.
+As many arms and trainings as the default bet has: side by side, each in a process of its own with its part
+of the threads or a GPU of its own; in one pass of one model; or one after the other in this process. The
+clock runs from before the models are loaded until all are trained.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from jobs import Measured, TrainingJob
 from ours import peak_bytes, settings_of
 
@@ -21,20 +23,22 @@ from backends.data import TunedModel
 from backends.interface import FineTuneJob, Place
 from backends.local.backend import LocalBackend
 
-TRAININGS = 2
+TRAININGS = 6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--in-turn", action="store_true", help="one after the other")
+    parser.add_argument("how", choices=("side-by-side", "one-pass", "in-turn"))
     parser.add_argument("job")
     arguments = parser.parse_args()
     job = TrainingJob(**json.loads(arguments.job))
-    backend = LocalBackend(settings_of(job))
+    settings = settings_of(job).model_copy(update={"one_pass": arguments.how == "one-pass"})
+    backend = LocalBackend(settings)
+    at_once = {"side-by-side": _places(), "one-pass": TRAININGS, "in-turn": 1}[arguments.how]
     stop = threading.Event()
 
     def train(number: int) -> TunedModel:
-        place = None if arguments.in_turn else Place(number, TRAININGS, stop)
+        place = None if arguments.how == "in-turn" else Place(number % at_once, at_once, stop)
         output = Path(directory, f"arm-{number}")
         fine_tune = FineTuneJob(
             "benchmark", "arm", Path(job.data), None, job.loss_on, number, None, output
@@ -43,14 +47,18 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         started = time.monotonic()
-        with ThreadPoolExecutor(1 if arguments.in_turn else TRAININGS) as threads:
+        with ThreadPoolExecutor(at_once) as threads:
             trained = list(threads.map(train, range(TRAININGS)))
         seconds = time.monotonic() - started
     memory = peak_bytes()
-    if not arguments.in_turn:
-        memory = TRAININGS * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    if arguments.how == "side-by-side":
+        memory = at_once * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     count = sum(job.epochs * model.n_examples for model in trained)
     print(json.dumps(dataclasses.asdict(Measured(seconds, count, memory))))
+
+
+def _places() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else torch.get_num_threads()
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _measure(work: Comparison | Growth, directory: Path) -> Iterator[Row]:
 
 def _compared(work: Comparison, directory: Path) -> Iterator[Row]:
     job = work.job(directory)
-    ours = _run([sys.executable, str(HERE / work.worker)], job)
+    ours = _run([sys.executable, str(HERE / work.worker), *work.options], job)
     theirs = _run(_peer(work), job)
     yield _speed(work.name, work.peer.name, _rate(ours), _rate(theirs), _unit(job), work.target)
     yield _memory(work.name, work.peer.name, ours, theirs, work.memory_target)

@@ -1,5 +1,6 @@
 """LoRA adapters: made, loaded and saved as PEFT's own directories."""
 
+import copy
 import hashlib
 import json
 import warnings
@@ -24,12 +25,16 @@ from backends.local.models import first_line
 from backends.local.settings import LoraSettings
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+DEFAULT_ADAPTER = "default"
+"""What PEFT calls a model's only one."""
 
 # peft 0.21 asks transformers 5 by an old name on every adapter; nothing a user could act on.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
-def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+def new_adapter(
+    base: PreTrainedModel, lora: LoraSettings, name: str = DEFAULT_ADAPTER
+) -> PeftModel:
     """The base model with a fresh adapter to train; its weights are drawn from torch's generator.
 
     Raises:
@@ -46,7 +51,7 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     try:
-        model = get_peft_model(base, config)
+        model = get_peft_model(base, config, name)
     except ValueError as error:
         raise SettingsError(f"local.lora.target_modules: {first_line(error)}") from error
     assert isinstance(model, PeftModel)
@@ -57,6 +62,12 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
                 f"local.lora.target_modules: '{name}' is no plain linear layer; leave it out"
             )
     fuse_lora(model)
+    return model
+
+
+def another_adapter(model: PeftModel, name: str) -> PeftModel:
+    """The model with one more fresh adapter like those that it has; drawn as if it were the only one."""
+    model.add_adapter(name, copy.deepcopy(next(iter(model.peft_config.values()))))
     return model
 
 
@@ -89,7 +100,11 @@ def _gives_one_product(module: torch.nn.Linear) -> bool:
 
 
 def load_adapter(
-    base: PreTrainedModel | PeftModel, adapter: Path, *, trainable: bool, name: str = "default"
+    base: PreTrainedModel | PeftModel,
+    adapter: Path,
+    *,
+    trainable: bool,
+    name: str = DEFAULT_ADAPTER,
 ) -> PeftModel:
     """The base model with the adapter of that directory; one that has others is given one more.
 
@@ -163,16 +178,22 @@ def base_of(model: PeftModel) -> PreTrainedModel:
     return base
 
 
-def save_adapter(model: PeftModel, target: Path, extra: dict[str, str]) -> None:
-    """Puts the adapter's directory in place, whole or not at all, with extra text files in it.
+def save_adapter(
+    model: PeftModel, target: Path, extra: dict[str, str], name: str = DEFAULT_ADAPTER
+) -> None:
+    """Puts an adapter's directory in place, whole or not at all, with extra text files in it.
 
     Raises:
         OSError: it can't be written; nothing of it is left then.
     """
     try:
         with atomic.directory(target) as working:
-            model.save_pretrained(str(working))
-            for name, text in extra.items():
-                (working / name).write_text(text, encoding="utf-8")
+            model.save_pretrained(str(working), selected_adapters=[name])
+            if name != DEFAULT_ADAPTER:  # PEFT gives any other a folder of its own
+                for file in (working / name).iterdir():
+                    file.replace(working / file.name)
+                (working / name).rmdir()
+            for file_name, text in extra.items():
+                (working / file_name).write_text(text, encoding="utf-8")
     except SafetensorError as error:
         raise OSError(f"{target}: {error}") from error

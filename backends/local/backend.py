@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +29,15 @@ from backends.data import (
     TunedModel,
 )
 from backends.errors import DataError
-from backends.interface import Backend, Capabilities, Estimate, FineTuneJob, Place, Progress
+from backends.interface import (
+    Backend,
+    Capabilities,
+    Estimate,
+    FineTuneJob,
+    Place,
+    Progress,
+    Stopped,
+)
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
     ADAPTER_WEIGHTS,
@@ -38,7 +46,7 @@ from backends.local.adapters import (
 from backends.local.costs import Costs
 from backends.local.device import choose_device, choose_dtype, describe_device, is_here
 from backends.local.encoding import Encoder
-from backends.local.fine_tuning import RECORD, FineTuning, Record, training_settings
+from backends.local.fine_tuning import RECORD, FineTuning, Prepared, Record, training_settings
 from backends.local.generation import Generator
 from backends.local.models import (
     content_of,
@@ -46,6 +54,7 @@ from backends.local.models import (
     load_tokenizer,
     locate,
 )
+from backends.local.one_pass import OnePass
 from backends.local.open_model import OpenModel
 from backends.local.placing import check_placing, n_processes, placed
 from backends.local.query_estimates import estimate_queries
@@ -91,6 +100,7 @@ class LocalBackend(Backend):
         self._n_ranks = 1 if is_rank else n_processes(self._settings, self._device)
         self._ranks: Ranks | None = None
         self._open: OpenModel | None = None
+        self._one_pass = OnePass()
         self._known_examples: dict[tuple[str, str, str], str] = {}
 
     def __reduce__(self) -> tuple[type[Self], tuple[LocalSettings]]:
@@ -213,21 +223,28 @@ class LocalBackend(Backend):
     def side_by_side(self, estimates: Sequence[Estimate]) -> int:
         if self._settings.shard != "none":
             return 1  # it has all devices
-        return workers(self._settings.workers, self._device, estimates)
+        settings = self._settings
+        return workers(settings.workers, self._device, estimates, one_pass=settings.one_pass)
 
     @override
     def fine_tune(
         self, job: FineTuneJob, report: Callable[[Progress], None], place: Place | None = None
     ) -> TunedModel:
-        if place is not None:
+        # What starts from an adapter may have one of another shape.
+        in_one_pass = self._settings.one_pass and job.starts_from is None
+        if place is not None and not in_one_pass:
             return self._fine_tune_beside(job, report, place)
         checkpoint = job.output.with_name(f".{job.output.name}.checkpoint")
         identity = self.identity(job)
         tuned = self._finished(job, identity)
         if tuned is None and self._settings.shard != "none" and self._n_ranks > 1:
             tuned = self._begun_ranks().fine_tune(job, report)
+        elif tuned is None and place is not None:
+            tuned = self._fine_tune_with_others(job, identity, checkpoint, report, place)
         elif tuned is None:
-            tuned = self._train(job, identity, checkpoint, report)
+            self._open = None
+            prepared = self._prepared(job, identity, checkpoint)
+            tuned = self._fine_tuning.run(job, prepared, report)
         checkpoint.unlink(missing_ok=True)
         return tuned
 
@@ -357,20 +374,33 @@ class LocalBackend(Backend):
         lock.unlink(missing_ok=True)
         return tuned
 
-    def _train(
+    def _fine_tune_with_others(
         self,
         job: FineTuneJob,
         identity: str,
         checkpoint: Path,
         report: Callable[[Progress], None],
+        place: Place,
     ) -> TunedModel:
+        def checked(progress: Progress) -> None:
+            if place.stop.is_set():
+                raise Stopped
+            report(progress)
+
         self._open = None
+        prepare = partial(self._prepared, job, identity, checkpoint)
+        return self._one_pass.run(self._fine_tuning, job, prepare, checked)
+
+    def _prepared(self, job: FineTuneJob, identity: str, checkpoint: Path) -> Prepared:
         examples = self._examples(job, job.training_file)
         validation = self._examples(job, job.validation_file) if job.validation_file else []
-        tuning = FineTuning(
+        return Prepared(examples, validation, identity, checkpoint)
+
+    @property
+    def _fine_tuning(self) -> FineTuning:
+        return FineTuning(
             self._settings, self._location, self._device, self._training_dtype, self._dated
         )
-        return tuning.run(job, examples, validation, identity, checkpoint, report)
 
     @property
     def _training_dtype(self) -> torch.dtype:

@@ -60,11 +60,11 @@ def choose_engine(model: PreTrainedModel, sharing: PrefixSharing) -> Engine:
     noise = training_noise(model) if model.training else {}
     own = {name: amount for name, amount in noise.items() if name != LORA_DROPOUT}
     if own:
-        _say_once(f"training draws noise that the model's own config asks for: {_listed(own)}")
+        say_once(f"training draws noise that the model's own config asks for: {_listed(own)}")
     if sharing == "off":
         return _for_any_length(model, PlainEngine(model))
     if sharing == "auto" and noise:
-        _say_once(
+        say_once(
             f"prefixes are not shared in training: {_listed(noise)} would be drawn once for a shared "
             "prefix (local.prefix_sharing: on accepts that)"
         )
@@ -85,7 +85,7 @@ def _sharing_if_possible(model: PreTrainedModel, consequence: str) -> PlainEngin
     reason = obstacle(model)
     if reason is None:
         return PrefixEngine(model)
-    _say_once(consequence.format(reason))
+    say_once(consequence.format(reason))
     return PlainEngine(model)
 
 
@@ -98,5 +98,6 @@ def _listed(noise: dict[str, float]) -> str:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Warns of what has not been warned of before."""
     _log.warning(text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from peft import PeftModel
 
 from backends.data import TunedModel
 from backends.interface import FineTuneJob, Progress
-from backends.local.adapters import base_of, load_adapter, new_adapter, save_adapter
+from backends.local.adapters import (
+    DEFAULT_ADAPTER,
+    another_adapter,
+    base_of,
+    load_adapter,
+    new_adapter,
+    save_adapter,
+)
 from backends.local.checkpoints import TrainingState
 from backends.local.device import describe_device
 from backends.local.engine import choose_engine
@@ -21,6 +29,7 @@ from backends.local.objectives import (
     rounding,
     with_reference,
 )
+from backends.local.passes import Alone, Passes
 from backends.local.placing import open_base, placed
 from backends.local.recomputing import recompute_activations
 from backends.local.sequences import Learned, Pair, n_tokens
@@ -40,6 +49,16 @@ class Record(Strict):
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a job comes to: its files as tokens, what its model depends on, and where it is taken up."""
+
+    examples: Sequence[Learned]
+    validation: Sequence[Learned]
+    identity: str
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """Of one base model, on this device; `dated` is the day's date, where the model sees it."""
 
@@ -52,49 +71,47 @@ class FineTuning:
     def run(
         self,
         job: FineTuneJob,
-        examples: Sequence[Learned],
-        validation: Sequence[Learned],
-        identity: str,
-        checkpoint: Path,
+        prepared: Prepared,
         report: Callable[[Progress], None],
+        passes: Passes | None = None,
     ) -> TunedModel:
         """Trains, from the checkpoint if it is of that identity, and puts the adapter in place.
 
-        Raises as `Trainer.run`.
+        Without `passes`, on a model of its own. Raises as `Trainer.run`.
         """
-        torch.manual_seed(job.seed)
-        model = self._trainable(job)
+        if passes is None:
+            passes = Alone(self.trainable(job), self.settings.prefix_sharing, self.dtype)
+        model = passes.model
+        examples, validation = prepared.examples, prepared.validation
+        objective: Objective[Any] = CrossEntropy()
         if job.method == "dpo":
-            examples, validation = (self._referred(model, e) for e in (examples, validation))
-        engine = choose_engine(base_of(model.train()), self.settings.prefix_sharing)
-        objective: Objective[Any] = CrossEntropy(engine)
-        if job.method == "dpo":
-            objective = DirectPreference(engine, self.settings.training.dpo_beta)
+            objective = DirectPreference(self.settings.training.dpo_beta)
+            examples, validation = (
+                passes.by_itself(partial(self._referred, model, each))
+                for each in (examples, validation)
+            )
         trainer = Trainer(
-            model,
-            objective,
-            examples,
-            validation,
-            self.settings.training,
-            dtype=self.dtype,
-            seed=job.seed,
+            passes, objective, examples, validation, self.settings.training, seed=job.seed
         )
         first_kept = self.settings.training.epochs - job.kept_epochs
 
         def keep(epoch: int, step: int) -> None:
             if rank() == 0 and first_kept < epoch < self.settings.training.epochs:
-                save_adapter(model, job.epoch_model(step), {})
+                save(job.epoch_model(step), {})
 
-        state = trainer.run(checkpoint, identity, report, keep)
+        def save(target: Path, extra: dict[str, str]) -> None:
+            passes.by_itself(lambda: save_adapter(model, target, extra, passes.adapter))
+
+        state = trainer.run(prepared.checkpoint, prepared.identity, report, keep)
         used = {
-            "prefix_sharing": engine.shares_prefixes,
+            "prefix_sharing": passes.engine.shares_prefixes,
             "micro_batches": trainer.micro_batches,
             **placed(self.settings, self.device),
         }
         tuned = self._tuned_model(job, examples, state, used)
-        record = Record(identity=identity, tuned_model=tuned)
+        record = Record(identity=prepared.identity, tuned_model=tuned)
         if rank() == 0:
-            save_adapter(model, job.output, {RECORD: record.model_dump_json()})
+            save(job.output, {RECORD: record.model_dump_json()})
         return tuned
 
     def _referred(self, model: PeftModel, pairs: Sequence[Learned]) -> list[Learned]:
@@ -107,14 +124,27 @@ class FineTuning:
         found = [pair for pair in pairs if isinstance(pair, Pair)]
         mine = share(found, rank(), n_ranks())
         with rounding(self.device, self.dtype), in_step(base):
-            return [*gathered(with_reference(engine, mine, self.settings.scoring.batch_tokens))]
+            referred = with_reference(engine, mine, self.settings.scoring.batch_tokens)
+        model.train()
+        return [*gathered(referred)]
 
-    def _trainable(self, job: FineTuneJob) -> PeftModel:
+    def trainable(
+        self, job: FineTuneJob, name: str = DEFAULT_ADAPTER, others: PeftModel | None = None
+    ) -> PeftModel:
+        """The base model with the adapter that the job is about, beside those that it has.
+
+        Raises:
+            ModelError: the base model, or the adapter that the job starts from, can't be had.
+            SettingsError: the model takes no such adapter.
+        """
+        torch.manual_seed(job.seed)
+        if others is not None:
+            return another_adapter(others, name)
         base = open_base(self.settings, self.location, self.device, self.dtype)
         if job.starts_from is not None:
             model = load_adapter(base, Path(job.starts_from), trainable=True)
         else:
-            model = new_adapter(base, self.settings.lora)
+            model = new_adapter(base, self.settings.lora, name)
         if self.settings.training.gradient_checkpointing:
             recompute_activations(base)
         return model

@@ -2,15 +2,48 @@
 
 PEFT's own forward (peft/tuners/lora/layer.py, Linear.forward) casts the input to the adapter's float32
 and back, and adds the two products in a pass of its own; under autocast that was a tenth of a training
-step of the embedded model. The result is the same.
+step of the embedded model. The result is the same. Rows may have an adapter each: several trainings in one
+pass (one_pass.py).
 """
 
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear
+from peft.tuners.lora import Linear, LoraLayer
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import grouped_mm, linear, pad
+
+_WIDTHS = 8
+"""Whose multiples grouped products take: 16 bytes of the narrowest dtype."""
+
+
+class MixedRowsError(RuntimeError):
+    """Not every layer with an adapter can take rows that have an adapter each."""
+
+
+_counts: ContextVar[Sequence[int] | None] = ContextVar("_counts", default=None)
+
+
+@contextmanager
+def rows_of_adapters(counts: Sequence[int]) -> Iterator[None]:
+    """Within this block the first `counts[0]` rows of a pass are the first active adapter's, and so on.
+
+    Where a single adapter is active, all are its.
+
+    Raises:
+        MixedRowsError: a layer is given another number of rows, as a mixture's experts are, or it is of a
+            width that grouped products don't take.
+    """
+    token = _counts.set(counts)
+    try:
+        yield
+    finally:
+        _counts.reset(token)
 
 
 def fuse_lora(model: PeftModel) -> None:
@@ -23,16 +56,22 @@ def fuse_lora(model: PeftModel) -> None:
             module.forward = _fused_forward(module)
 
 
+def is_fused(model: PeftModel) -> bool:
+    """Whether that was done for every layer with an adapter."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return all("forward" in module.__dict__ for module in layers)
+
+
 def _is_plain(module: Linear) -> bool:
-    if type(module.base_layer) is not torch.nn.Linear or len(module.active_adapters) != 1:
+    if type(module.base_layer) is not torch.nn.Linear or module.disable_adapters:
         return False
-    adapter = module.active_adapters[0]
-    return (
-        not module.disable_adapters
-        and adapter in module.lora_A
+    n = len(module.active_adapters)
+    return n == len(_counts.get() or (0,)) and all(
+        adapter in module.lora_A
         and adapter not in module.lora_variant
         and module.lora_B[adapter].bias is None
         and isinstance(module.lora_dropout[adapter], torch.nn.Identity)
+        for adapter in module.active_adapters
     )
 
 
@@ -42,12 +81,15 @@ def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a modul
     def forward(x: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
         if not _is_plain(module):
             return pefts(x, *others, **options)
-        adapter = module.active_adapters[0]
-        a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-        # Of a sharded model they are other tensors in every pass.
-        base, bias = module.base_layer.weight, module.base_layer.bias
         rows = x.reshape(-1, x.shape[-1])
-        result = _LoraLinear.apply(rows, base, bias, a, b, module.scaling[adapter])
+        if len(module.active_adapters) > 1:
+            result = _grouped(module, rows)
+        else:
+            adapter = module.active_adapters[0]
+            a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+            # Of a sharded model they are other tensors in every pass.
+            base, bias = module.base_layer.weight, module.base_layer.bias
+            result = _LoraLinear.apply(rows, base, bias, a, b, module.scaling[adapter])
         # Out here: some models (Gemma 3n) change it in place, which autograd forbids of a view made inside.
         return result.view(*x.shape[:-1], -1)
 
@@ -77,7 +119,7 @@ class _LoraLinear(torch.autograd.Function):
         reduced = rows @ a.T
         ctx.save_for_backward(rows, base, a, b, reduced)
         ctx.scaling, ctx.input_dtype = scaling, x.dtype
-        return torch.nn.functional.linear(rows, base, bias).addmm_(reduced, b.T)
+        return linear(rows, base, bias).addmm_(reduced, b.T)
 
     @staticmethod
     @once_differentiable
@@ -93,3 +135,64 @@ class _LoraLinear(torch.autograd.Function):
         of_a = (through_b.T @ rows).float()
         of_b = (gradient.T @ reduced).float() * ctx.scaling
         return of_input, None, None, of_a, of_b, None
+
+
+def _grouped(module: Linear, rows: torch.Tensor) -> torch.Tensor:
+    """The rows, each by the adapter that is its own."""
+    adapters, counts = module.active_adapters, _counts.get() or ()
+    base = module.base_layer
+    assert isinstance(base, torch.nn.Linear)
+    if sum(counts) != len(rows) or any(width % _WIDTHS for width in base.weight.shape):
+        raise MixedRowsError
+    ends = torch.tensor(list(itertools.accumulate(counts)), dtype=torch.int32, device=rows.device)
+    a, b = (
+        torch.stack([matrices.get_parameter(f"{adapter}.weight") for adapter in adapters])
+        for matrices in (module.lora_A, module.lora_B)
+    )
+    missing = -a.shape[1] % _WIDTHS
+    a, b = pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
+    return _GroupedLoraLinear.apply(
+        rows, base.weight, base.bias, a, b, ends, module.scaling[adapters[0]]
+    )
+
+
+class _GroupedLoraLinear(torch.autograd.Function):
+    """As `_LoraLinear`, group g of the rows, up to ends[g], with the g-th of A (groups, rank, in), B.
+
+    The groups' own products are one operation, however many they are.
+    """
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,  # noqa: ANN401
+        x: torch.Tensor,
+        base: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        ends: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        rows = x.to(base.dtype)
+        a, b = a.to(base.dtype), (b * scaling).to(base.dtype)
+        reduced = grouped_mm(rows, a.mT, offs=ends)
+        ctx.save_for_backward(rows, base, a, b, reduced, ends)
+        ctx.scaling, ctx.input_dtype = scaling, x.dtype
+        return linear(rows, base, bias).add_(grouped_mm(reduced, b.mT, offs=ends))
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,  # noqa: ANN401
+        gradient: torch.Tensor,
+    ) -> tuple[torch.Tensor | None, ...]:
+        rows, base, a, b, reduced, ends = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        through_b = grouped_mm(gradient, b, offs=ends)
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            of_input = (gradient @ base).add_(grouped_mm(through_b, a, offs=ends))
+            of_input = of_input.to(ctx.input_dtype)
+        of_a = grouped_mm(through_b.T, rows, offs=ends).float()
+        of_b = grouped_mm(gradient.T, reduced, offs=ends).float() * ctx.scaling
+        return of_input, None, None, of_a, of_b, None, None

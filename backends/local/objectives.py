@@ -32,24 +32,29 @@ class Objective(Protocol, Generic[Example]):
         """Over how many the loss is a mean."""
         ...
 
-    def loss(self, examples: Sequence[Example]) -> Loss:
-        """The loss, in nats, summed over those."""
+    def sequences(self, examples: Sequence[Example]) -> Sequence[TokenSequence]:
+        """Those whose log-probabilities the loss is made of."""
+        ...
+
+    def loss(self, examples: Sequence[Example], log_probabilities: torch.Tensor) -> Loss:
+        """The loss, in nats, summed over those; of their sequences' targets, in order: (targets,)."""
         ...
 
 
 class CrossEntropy(Objective[TokenSequence]):
     """Of loss-bearing tokens."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
     def count(self, examples: Sequence[TokenSequence]) -> int:
         """The tokens."""
         return sum(len(example.targets) for example in examples)
 
-    def loss(self, examples: Sequence[TokenSequence]) -> Loss:
+    def sequences(self, examples: Sequence[TokenSequence]) -> Sequence[TokenSequence]:
+        """The examples."""
+        return examples
+
+    def loss(self, examples: Sequence[TokenSequence], log_probabilities: torch.Tensor) -> Loss:
         """Negative log-probabilities, summed."""
-        return Loss(-self._engine.log_probabilities(examples).sum())
+        return Loss(-log_probabilities.sum())
 
 
 class DirectPreference(Objective[Pair]):
@@ -58,19 +63,21 @@ class DirectPreference(Objective[Pair]):
     The prompt that both answers share is computed once where the engine shares prefixes.
     """
 
-    def __init__(self, engine: Engine, beta: float) -> None:
-        self._engine = engine
+    def __init__(self, beta: float) -> None:
         self._beta = beta
 
     def count(self, examples: Sequence[Pair]) -> int:
         """The pairs."""
         return len(examples)
 
-    def loss(self, examples: Sequence[Pair]) -> Loss:
+    def sequences(self, examples: Sequence[Pair]) -> Sequence[TokenSequence]:
+        """Both answers of each."""
+        return [sequence for pair in examples for sequence in pair.sequences]
+
+    def loss(self, examples: Sequence[Pair], log_probabilities: torch.Tensor) -> Loss:
         """-log sigmoid of how much further the preferred answer's reward is up, summed over pairs."""
-        sequences = [sequence for pair in examples for sequence in pair.sequences]
-        every = self._engine.log_probabilities(sequences)
-        parts = every.split([len(sequence.targets) for sequence in sequences])
+        lengths = [len(sequence.targets) for sequence in self.sequences(examples)]
+        parts = log_probabilities.split(lengths)
         answers = torch.stack([part.sum() for part in parts]).view(-1, 2)
         reference = answers.new_tensor([pair.reference for pair in examples])
         rewards = self._beta * (answers - reference)

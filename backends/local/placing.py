@@ -34,6 +34,8 @@ def check_placing(settings: LocalSettings, device: torch.device) -> None:
     """
     if settings.quantize != "none":
         _check_quantized(settings, device)
+    if settings.one_pass:
+        _check_one_pass(settings)
     count = n_processes(settings, device)
     if device.type == "cuda" and count > torch.cuda.device_count():
         raise SettingsError(
@@ -68,6 +70,22 @@ def _check_quantized(settings: LocalSettings, device: torch.device) -> None:
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise SettingsError("local.quantize: nf4 needs bitsandbytes: pip install 'kaarel-bet[nf4]'")
+
+
+def _check_one_pass(settings: LocalSettings) -> None:
+    others = {
+        "local.shard": settings.shard if settings.shard != "none" else None,
+        "local.lora.dropout": settings.lora.dropout or None,
+        "local.prefix_sharing": "off" if settings.prefix_sharing == "off" else None,
+        "local.training.gradient_checkpointing": settings.training.gradient_checkpointing or None,
+    }
+    for key, value in others.items():
+        if value is not None:
+            chosen = f"{value:g}" if isinstance(value, float) else str(value).lower()
+            raise SettingsError(
+                f"local.one_pass: trainings are not computed in one pass with {key}: {chosen}; change "
+                "one of them"
+            )
 
 
 def open_base(

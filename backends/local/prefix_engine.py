@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from backends.local.fused_lora import rows_of_adapters
 from backends.local.memory import halving_when_out_of_memory
-from backends.local.prefix_tree import Integers, PrefixTree, build_prefix_tree
+from backends.local.prefix_tree import Integers, PrefixTree, build_prefix_tree, side_by_side
 from backends.local.projection import scores_of, selecting, target_log_probabilities
 from backends.local.sequences import KeysAndValues, Prefilled, TokenScore, TokenSequence
 from backends.local.tree_attention import attention_masks, fastest_attention
@@ -35,13 +36,23 @@ class PrefixEngine:
 
     def log_probabilities(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         """As `Engine.log_probabilities`, in one pass over the whole tree."""
-        tree = build_prefix_tree(sequences)
+        return self.together([sequences])[0]
+
+    def together(self, groups: Sequence[Sequence[TokenSequence]]) -> list[torch.Tensor]:
+        """The same of several groups in one pass, each with its own of as many active adapters.
+
+        Raises:
+            MixedRowsError: as `rows_of_adapters`.
+        """
+        trees = [build_prefix_tree(sequences) for sequences in groups]
+        tree = side_by_side(trees)
         wanted, rows = np.unique(tree.predictors, return_inverse=True)
-        logits = _logits(self._model, tree, np.arange(len(tree)), wanted)
-        as_tensors = (
-            torch.from_numpy(each).to(logits.device) for each in (rows, _targets(sequences))
-        )
-        return target_log_probabilities(logits, *as_tensors)
+        with rows_of_adapters([len(each) for each in trees]):
+            logits = _logits(self._model, tree, np.arange(len(tree)), wanted)
+        targets = np.concatenate([_targets(sequences) for sequences in groups])
+        as_tensors = (torch.from_numpy(each).to(logits.device) for each in (rows, targets))
+        found = target_log_probabilities(logits, *as_tensors)
+        return list(found.split([len(each.predictors) for each in trees]))
 
     def stream(
         self, sequences: Sequence[TokenSequence], batch_tokens: int, top: int = 0

@@ -65,6 +65,19 @@ def build_prefix_tree(sequences: Sequence[TokenSequence]) -> PrefixTree:
     return PrefixTree(np.array(tokens), np.array(depths), np.array(ends), np.array(flat))
 
 
+def side_by_side(trees: Sequence[PrefixTree]) -> PrefixTree:
+    """All of them as one forest; no prefix is shared between two, so that no node sees another tree."""
+    if len(trees) == 1:
+        return trees[0]
+    starts = list(itertools.accumulate((len(tree) for tree in trees), initial=0))
+    return PrefixTree(
+        np.concatenate([tree.tokens for tree in trees]),
+        np.concatenate([tree.depths for tree in trees]),
+        np.concatenate([tree.ends + start for tree, start in zip(trees, starts, strict=False)]),
+        np.concatenate([tree.predictors + n for tree, n in zip(trees, starts, strict=False)]),
+    )
+
+
 def tree_size(sequences: Sequence[TokenSequence]) -> int:
     """How many nodes the tree would have."""
     used = sorted(sequence.tokens[: sequence.targets[-1]] for sequence in sequences)

@@ -69,6 +69,7 @@ class LocalSettings(Strict):
     processes: Positive | Literal["auto"] = "auto"
     prefix_sharing: PrefixSharing = "auto"
     workers: Positive | Literal["auto"] = "auto"
+    one_pass: bool = False
     date: Annotated[datetime.date, Field(strict=False)] | Literal["auto"] = "auto"
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 
 from backends.data import CurvePoint, Rewards
 from backends.errors import DeviceMemoryError, ModelError, SettingsError
@@ -17,7 +16,8 @@ from backends.interface import Progress
 from backends.local.batches import epoch_batches
 from backends.local.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from backends.local.memory import check_divisible, release_cached_memory
-from backends.local.objectives import Loss, Objective, rewards_of, rounding
+from backends.local.objectives import Loss, Objective, rewards_of
+from backends.local.passes import Passes
 from backends.local.sequences import Learned, Pair, n_tokens
 from backends.local.settings import TrainingSettings
 from backends.local.sharding import add_up, add_up_gradients, n_ranks, rank
@@ -40,24 +40,22 @@ class Trainer:
 
     def __init__(
         self,
-        model: PeftModel,
+        passes: Passes,
         objective: Objective[Any],
         examples: Sequence[Learned],
         validation: Sequence[Learned],
         settings: TrainingSettings,
         *,
-        dtype: torch.dtype,
         seed: int,
     ) -> None:
-        self._model = model
+        self._passes = passes
         self._objective = objective
         self._examples = examples
         self._validation = validation
         self._settings = settings
-        self._dtype = dtype
         self._seed = seed
         self.micro_batches = settings.micro_batches
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._parameters = passes.parameters
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=settings.learning_rate,
@@ -85,12 +83,13 @@ class Trainer:
             SettingsError: the training diverged.
             OSError: a checkpoint can't be written.
         """
-        state = load_checkpoint(checkpoint, fingerprint, self._parameters, self._optimizer)
+        state = self._passes.by_itself(
+            lambda: load_checkpoint(checkpoint, fingerprint, self._parameters, self._optimizer)
+        )
         started = time.monotonic() - state.seconds
         saved = time.monotonic()
         tokens = 0
         report(Progress(state.step, self.total_steps, tokens))
-        self._model.train()
         while state.step < self.total_steps:
             batch = self._batch(state.step)
             taken = self._step(state.step, batch)
@@ -104,7 +103,6 @@ class Trainer:
             if rank() == 0 and time.monotonic() - saved >= self._settings.checkpoint_seconds:
                 save_checkpoint(checkpoint, state, self._parameters, self._optimizer)
                 saved = time.monotonic()
-        self._model.eval()
         return state
 
     def _batch(self, step: int) -> list[Learned]:
@@ -163,17 +161,28 @@ class Trainer:
         count = self._objective.count(batch)
         sums = torch.zeros(4, dtype=torch.float64)
         for part, weight in self._parts(batch, self.micro_batches):
-            computed = self._loss(part)
-            # Divided by the whole batch's count, micro-batches add up to the batch's own gradient.
-            loss = weight * computed.summed / count
-            loss.backward()
-            sums[0] += loss.item()
+            loss, computed = self._back(part, weight, count)
+            sums[0] += loss
             if computed.rewards is not None:
                 sums[1:] += weight * computed.rewards.cpu().double()
         add_up_gradients([*self._parameters.values()])
         total, rewards = add_up(sums).split([1, 3])
         is_of_pairs = isinstance(batch[0], Pair)
         return Step(total.item(), rewards_of(rewards, count) if is_of_pairs else None)
+
+    def _back(self, part: Sequence[Learned], weight: int, count: int) -> tuple[float, Loss]:
+        """Adds to the gradients; its share of the batch's loss, and the sums over the part."""
+        found: list[tuple[torch.Tensor, Loss]] = []
+
+        def loss(log_probabilities: torch.Tensor) -> torch.Tensor:
+            computed = self._objective.loss(part, log_probabilities)
+            # Divided by the whole batch's count, micro-batches add up to the batch's own gradient.
+            found[:] = [(weight * computed.summed / count, computed)]
+            return found[0][0]
+
+        self._passes.back(self._objective.sequences(part), loss)
+        of_batch, computed = found[0]
+        return of_batch.item(), computed
 
     def _parts(
         self, examples: Sequence[Learned], n_parts: int
@@ -193,7 +202,8 @@ class Trainer:
 
     def _curve_point(self, step: int, taken: Step) -> CurvePoint:
         end_of_epoch = step % self._steps_per_epoch == 0
-        validation_loss = self._validation_loss() if self._validation and end_of_epoch else None
+        is_due = self._validation and end_of_epoch
+        validation_loss = self._passes.by_itself(self._validation_loss) if is_due else None
         return CurvePoint(
             step=step,
             train_loss=taken.loss,
@@ -203,17 +213,15 @@ class Trainer:
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
-        self._model.eval()
         size = math.ceil(self._settings.batch_size / self.micro_batches)
         parts = self._parts(self._validation, math.ceil(len(self._validation) / size))
-        total = sum(weight * self._loss(part).summed.item() for part, weight in parts)
-        self._model.train()
+        total = sum(weight * self._evaluated(part) for part, weight in parts)
         count = self._objective.count(self._validation)
         return add_up(torch.tensor(total, dtype=torch.float64)).item() / count
 
-    def _loss(self, batch: Sequence[Learned]) -> Loss:
-        with rounding(self._model.device, self._dtype):
-            return self._objective.loss(batch)
+    def _evaluated(self, part: Sequence[Learned]) -> float:
+        found = self._passes.evaluated(self._objective.sequences(part))
+        return self._objective.loss(part, found).summed.item()
 
 
 def learning_rate(settings: TrainingSettings, step: int, total_steps: int) -> float:

@@ -12,21 +12,28 @@ from backends.interface import Estimate, Place
 
 _WORTH_SECONDS = 60.0
 """Of a training, at the least: a process takes seconds to start and to load its model, and of two trainings
-of half a minute nothing was gained (benchmarks/run.py --only "two trainings")."""
+of half a minute nothing was gained (benchmarks/run.py --only "six trainings")."""
+_MOST_IN_ONE_PASS = 8
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def workers(
-    chosen: int | Literal["auto"], device: torch.device, estimates: Sequence[Estimate]
+    chosen: int | Literal["auto"],
+    device: torch.device,
+    estimates: Sequence[Estimate],
+    *,
+    one_pass: bool = False,
 ) -> int:
     """How many of these trainings may be under way at once, by what is chosen and the memory there is.
 
     "auto" is one a GPU; on the CPU one a thread, where that is worth it: the steps of two trainings with a
-    thread each took 0.76 of the time of one after the other with two, on two quiet cores.
+    thread each took 0.76 of the time of one after the other with two, on two quiet cores. In one pass,
+    which is on one device, it is as many as have room, and eight at the most.
     """
-    wanted = min(len(estimates), _auto(device, estimates) if chosen == "auto" else chosen)
+    auto = _MOST_IN_ONE_PASS if one_pass else _auto(device, estimates)
+    wanted = min(len(estimates), auto if chosen == "auto" else chosen)
     needed = sorted((e.memory_bytes or 0 for e in estimates), reverse=True)
-    while wanted > 1 and not _fit(needed[:wanted], device):
+    while wanted > 1 and not _fit(needed[:wanted], device, one_pass=one_pass):
         wanted -= 1
     return max(1, wanted)
 
@@ -39,11 +46,11 @@ def _auto(device: torch.device, estimates: Sequence[Estimate]) -> int:
     return torch.get_num_threads() if device.type == "cpu" and is_worth_it else 1
 
 
-def _fit(needed: Sequence[int], device: torch.device) -> bool:
+def _fit(needed: Sequence[int], device: torch.device, *, one_pass: bool) -> bool:
     """Whether trainings that need so many bytes fit, the largest first, each in its place."""
     if device.type != "cuda":
         return sum(needed) <= free_bytes()
-    count = torch.cuda.device_count()
+    count = 1 if one_pass else torch.cuda.device_count()
     if len(needed) <= count:
         return True  # alone on its GPU: that it fits there is not a question of how many there are
     free = [torch.cuda.mem_get_info(number)[0] for number in range(count)]

@@ -157,3 +157,16 @@ def test_jobs_at_a_service_are_under_way_together_if_it_takes_them(
     done = [n for n, line in enumerate(said) if ": done in" in line]
     assert len(created) == len(done) == 2
     assert (created[1] < done[0]) == (at_once == 2)
+
+
+def test_in_one_pass_all_are_trained_and_stopped_together(start: Start) -> None:
+    once = ("local.one_pass=true", "local.workers=2")
+    run, said = ended(start("results", "local.training.epochs=3", *once), 0)
+    assert len(list(run.glob("models/*/adapter_model.safetensors"))) == 2
+    assert "train: 2 fine-tunes, 2 at once: " in said
+    process = start("endless", *ENDLESS, *once)
+    until(lambda: len(list(Path("endless").glob("*/models/.*.checkpoint"))) == 2, 300)
+    assert psutil.Process(process.pid).children() == []
+    process.send_signal(signal.SIGINT)
+    _, said = ended(process, 2)
+    assert "go on with: " in said

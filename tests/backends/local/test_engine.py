@@ -53,7 +53,7 @@ SHAPE = {
 
 @pytest.fixture(autouse=True)
 def unsaid() -> None:
-    engine._say_once.cache_clear()
+    engine.say_once.cache_clear()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -20,7 +20,8 @@ from backends.local.adapters import base_of, load_adapter, new_adapter, save_ada
 from backends.local.backend import LocalBackend
 from backends.local.encoding import Encoder
 from backends.local.models import load_model, load_tokenizer, locate
-from backends.local.objectives import DirectPreference, rewards_of, with_reference
+from backends.local.objectives import DirectPreference, Loss, rewards_of, with_reference
+from backends.local.passes import Alone
 from backends.local.plain import PlainEngine
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.sequences import Learned, Pair
@@ -94,6 +95,11 @@ def plain_answer(model: PeftModel, pair: Pair, which: int) -> torch.Tensor:
     return every[range(start - 1, tokens.shape[1] - 1), tokens[0, start:]].sum()
 
 
+def loss_of(engine: PlainEngine | PrefixEngine, pairs: list[Pair]) -> Loss:
+    objective = DirectPreference(BETA)
+    return objective.loss(pairs, engine.log_probabilities(objective.sequences(pairs)))
+
+
 def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     assert any(gradient.norm() > 0 for gradient in theirs.values())
@@ -129,7 +135,7 @@ def test_loss_gradients_and_rewards_are_the_formulas(
 
     _, model = trained_a_little(location)
     referred = with_reference(engine(base_of(fresh)), pairs, batch_tokens=64)
-    loss = DirectPreference(engine(base_of(model)), BETA).loss(referred)
+    loss = loss_of(engine(base_of(model)), referred)
     (loss.summed / len(pairs)).backward()
     assert loss.summed.item() / len(pairs) == pytest.approx(expected.item(), abs=1e-5, rel=1e-5)
     assert_close(gradients(model), theirs)
@@ -173,7 +179,7 @@ def test_loss_gradients_and_rewards_are_trls(
     pairs = encoded(location, TEXTS)
     assert [[s.tokens for s in pair.sequences] for pair in pairs] == theirs["tokens"]
     referred = with_reference(PrefixEngine(base_of(fresh)), pairs, batch_tokens=64)
-    loss = DirectPreference(PrefixEngine(base_of(model)), BETA).loss(referred)
+    loss = loss_of(PrefixEngine(base_of(model)), referred)
     (loss.summed / len(pairs)).backward()
     assert loss.summed.item() / len(pairs) == pytest.approx(theirs["loss"], abs=1e-5)
     expected = load_file(tmp_path / "gradients.safetensors")
@@ -202,7 +208,7 @@ def test_the_prompt_of_both_answers_is_computed_once(tiny_model: Path) -> None:
             lambda _, given, __: passes.append(given[0].numel())
         )
     referred = with_reference(PrefixEngine(base_of(fresh)), pairs, batch_tokens=512)
-    DirectPreference(PrefixEngine(base_of(model)), BETA).loss(referred)
+    loss_of(PrefixEngine(base_of(model)), referred)
     prompt = pairs[0].chosen.targets[0]
     answers = sum(len(sequence.targets) - 1 for sequence in pairs[0].sequences)
     assert passes == [prompt + answers] * 2
@@ -317,21 +323,22 @@ def test_micro_batches_add_up_and_memory_that_runs_out_splits_a_batch(
 
     def trainer() -> Trainer:
         settings = TrainingSettings(batch_size=5, epochs=1)
-        objective = DirectPreference(PrefixEngine(base_of(model)), BETA)
-        return Trainer(model, objective, pairs, [], settings, dtype=torch.float32, seed=0)
+        passes = Alone(model, "on", torch.float32)
+        return Trainer(passes, DirectPreference(BETA), pairs, [], settings, seed=0)
 
     whole = trainer()._gradients(pairs)
     expected = gradients(model)
     model.zero_grad()
     limited = trainer()
-    real = limited._loss
+    real = limited._back
+    most = 1
 
-    def at_most(most: int, batch: list[Learned]) -> object:
-        if len(batch) > most:
+    def at_most(part: list[Learned], weight: int, count: int) -> tuple[float, Loss]:
+        if len(part) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(batch)
+        return real(part, weight, count)
 
-    monkeypatch.setattr(limited, "_loss", lambda batch: at_most(1, batch))
+    monkeypatch.setattr(limited, "_back", at_most)
     split = limited._gradients(pairs)
     assert split.loss == pytest.approx(whole.loss, rel=1e-5)
     assert split.rewards is not None
@@ -339,7 +346,7 @@ def test_micro_batches_add_up_and_memory_that_runs_out_splits_a_batch(
     assert split.rewards.chosen == pytest.approx(whole.rewards.chosen, rel=1e-4)
     assert split.rewards.accuracy == pytest.approx(whole.rewards.accuracy)
     assert_close(gradients(model), expected)
-    monkeypatch.setattr(limited, "_loss", lambda batch: at_most(0, batch))
+    most = 0
     with pytest.raises(DeviceMemoryError, match="out of memory on a single training example"):
         limited._gradients(pairs)
 

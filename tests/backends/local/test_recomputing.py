@@ -40,10 +40,10 @@ def loss_and_gradients(
     model: PeftModel, sharing: PrefixSharing, dtype: torch.dtype
 ) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
-    objective = CrossEntropy(choose_engine(base_of(model.train()), sharing))
+    engine = choose_engine(base_of(model.train()), sharing)
     torch.manual_seed(0)
     with rounding(CPU, dtype):
-        loss = objective.loss(SEQUENCES).summed
+        loss = CrossEntropy().loss(SEQUENCES, engine.log_probabilities(SEQUENCES)).summed
     loss.backward()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return loss.item(), found
@@ -109,9 +109,9 @@ def saved_bytes(model: PeftModel) -> int:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    objective = CrossEntropy(choose_engine(base_of(model.train()), "on"))
+    engine = choose_engine(base_of(model.train()), "on")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        objective.loss(SEQUENCES)
+        CrossEntropy().loss(SEQUENCES, engine.log_probabilities(SEQUENCES))
     return sum(seen.values())
 
 

@@ -13,12 +13,12 @@ from backends.data import Message, TrainingExample
 from backends.errors import DeviceMemoryError, ModelError, SettingsError
 from backends.interface import FineTuneJob, LossOn, Progress
 from backends.jsonl import dumps
-from backends.local.adapters import base_of, new_adapter
+from backends.local.adapters import new_adapter
 from backends.local.backend import LocalBackend
 from backends.local.encoding import Encoder
 from backends.local.models import load_model, load_tokenizer
 from backends.local.objectives import CrossEntropy, Loss
-from backends.local.prefix_engine import PrefixEngine
+from backends.local.passes import Alone
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings, LoraSettings, TrainingSettings
 from backends.local.training import Trainer, learning_rate
@@ -323,12 +323,11 @@ def assert_close_gradients(one: torch.Tensor, other: torch.Tensor) -> None:
 def trainer(model: PeftModel, examples: list[TokenSequence], **settings: object) -> Trainer:
     options = {"batch_size": 5, "epochs": 1} | settings
     return Trainer(
-        model,
-        CrossEntropy(PrefixEngine(base_of(model))),
+        Alone(model, "off", torch.float32),
+        CrossEntropy(),
         examples,
         [],
         TrainingSettings.model_validate(options),
-        dtype=torch.float32,
         seed=0,
     )
 
@@ -352,14 +351,14 @@ def test_out_of_memory_splits_the_batch(
     expected = trainer(model, examples)._gradients(examples).loss
     model.zero_grad()
     limited = trainer(model, examples)
-    real = limited._loss
+    real = limited._back
 
-    def at_most_two(batch: list[TokenSequence]) -> Loss:
-        if len(batch) > 2:
+    def at_most_two(part: list[TokenSequence], weight: int, count: int) -> tuple[float, Loss]:
+        if len(part) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(batch)
+        return real(part, weight, count)
 
-    monkeypatch.setattr(limited, "_loss", at_most_two)
+    monkeypatch.setattr(limited, "_back", at_most_two)
     assert limited._gradients(examples).loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -368,10 +367,10 @@ def test_an_example_that_never_fits_is_reported(
 ) -> None:
     limited = trainer(model, examples)
 
-    def never(_: object) -> torch.Tensor:
+    def never(*_: object) -> tuple[float, Loss]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(limited, "_loss", never)
+    monkeypatch.setattr(limited, "_back", never)
     with pytest.raises(DeviceMemoryError, match="out of memory on a single training example"):
         limited._gradients(examples)
 

@@ -47,6 +47,14 @@ def test_what_is_chosen_holds_where_the_memory_does() -> None:
     assert workers(2, CPU, [*trainings(1, gigabytes=1), *trainings(1, gigabytes=9.5)]) == 1
 
 
+def test_in_one_pass_there_are_as_many_as_one_device_has_room_for() -> None:
+    assert workers("auto", CPU, trainings(20, gigabytes=1), one_pass=True) == 8
+    assert workers("auto", CPU, trainings(20, gigabytes=4), one_pass=True) == 2
+    assert workers(3, CPU, trainings(20, gigabytes=1), one_pass=True) == 3
+    assert workers("auto", GPU, trainings(9, gigabytes=6), one_pass=True) == 3
+    assert workers(9, GPU, trainings(9, gigabytes=30), one_pass=True) == 1
+
+
 def test_places_share_the_threads_and_see_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     assert [threads(CPU, Place(0, of, stop)) for of in (1, 2, 3, 9)] == [4, 2, 1, 1]
