@@ -14,6 +14,7 @@ from peft import (
     get_peft_model,
 )
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
@@ -56,8 +57,18 @@ def new_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
             raise SettingsError(
                 f"local.lora.target_modules: '{name}' is no plain linear layer; leave it out"
             )
+    _put_beside_base(model)
     fuse_lora(model)
     return model
+
+
+def _put_beside_base(model: PeftModel) -> None:
+    """Adapters have to be where the base model computes; PEFT puts them where its weights are kept."""
+    device = base_of(model).device
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            for name in module.adapter_layer_names:
+                getattr(module, name).to(device)
 
 
 def _refuse_tied(base: PreTrainedModel, model: PeftModel) -> None:
@@ -117,6 +128,7 @@ def load_adapter(
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
     missing = [key.replace(f".{name}", "") for key in loaded.missing_keys]
     _refuse_other_keys(adapter / ADAPTER_WEIGHTS, missing, loaded.unexpected_keys)
+    _put_beside_base(model)
     if not isinstance(base, PeftModel):
         fuse_lora(model)
     return model
