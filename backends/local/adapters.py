@@ -15,6 +15,7 @@ from peft import (
     get_peft_model,
 )
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
@@ -61,6 +62,7 @@ def new_adapter(
             raise SettingsError(
                 f"local.lora.target_modules: '{name}' is no plain linear layer; leave it out"
             )
+    _put_beside_base(model)
     fuse_lora(model)
     return model
 
@@ -69,6 +71,15 @@ def another_adapter(model: PeftModel, name: str) -> PeftModel:
     """The model with one more fresh adapter like those that it has; drawn as if it were the only one."""
     model.add_adapter(name, copy.deepcopy(next(iter(model.peft_config.values()))))
     return model
+
+
+def _put_beside_base(model: PeftModel) -> None:
+    """Adapters have to be where the base model computes; PEFT puts them where its weights are kept."""
+    device = base_of(model).device
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            for name in module.adapter_layer_names:
+                getattr(module, name).to(device)
 
 
 def _refuse_tied(base: PreTrainedModel, model: PeftModel) -> None:
@@ -132,6 +143,7 @@ def load_adapter(
         raise ModelError(f"{adapter}: does not fit the base model ({first_line(error)})") from error
     missing = [key.replace(f".{name}", "") for key in loaded.missing_keys]
     _refuse_other_keys(adapter / ADAPTER_WEIGHTS, missing, loaded.unexpected_keys)
+    _put_beside_base(model)
     if not isinstance(base, PeftModel):
         fuse_lora(model)
     return model

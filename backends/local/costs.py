@@ -114,9 +114,8 @@ class Costs:
     def _training_bytes(self, nodes: int, targets: int) -> int:
         """Of a process that computes so many tokens at once, and predicts so many of them."""
         size = self._training.itemsize
-        weights = self._shape.weight_bytes(size, self._settings, self._count)
         # Weights, gradients and AdamW's two moments are float32.
-        states = weights + 4 * 4 * self._shape.adapter
+        states = self._weight_bytes(size) + 4 * 4 * self._shape.adapter
         kept = self._shape.layers * _ACTIVATIONS
         if self._settings.training.gradient_checkpointing:
             kept = self._shape.layers + _ACTIVATIONS  # what each layer is given, and all of one
@@ -207,8 +206,10 @@ class Costs:
     @property
     def _asked_bytes(self) -> int:
         size = self._scoring.itemsize
-        weights = self._shape.weight_bytes(size, self._settings, self._count)
-        return self._base_bytes + weights + self._shape.adapter * size
+        return self._base_bytes + self._weight_bytes(size) + self._shape.adapter * size
+
+    def _weight_bytes(self, itemsize: int) -> int:
+        return self._shape.weight_bytes(itemsize, self._settings, self._count, self._device)
 
     @property
     def _vocabulary_bytes(self) -> int:

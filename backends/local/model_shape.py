@@ -57,15 +57,19 @@ class ModelShape:
             key_width=(getattr(config, "num_key_value_heads", None) or heads) * head_width,
         )
 
-    def weight_bytes(self, itemsize: int, settings: LocalSettings, processes: int) -> int:
-        """Of the base model, in one process that runs it in numbers of that many bytes."""
+    def weight_bytes(
+        self, itemsize: int, settings: LocalSettings, processes: int, device: torch.device
+    ) -> int:
+        """Of the base model on the device, in one process that runs it in numbers of that many bytes."""
         if settings.quantize == "nf4":
             others = self.parameters - self.quantizable + self.largest  # one is unpacked at a time
             return int(self.quantizable * _NF4_BYTES) + others * itemsize
         if settings.shard == "fsdp":
             # Gathered while it is computed: what is no layer, a layer, and the next one.
             gathered = self.parameters - self.body + 2 * self.body // self.layers
-            return (self.parameters // processes + gathered) * itemsize
+            is_beside = settings.offload == "cpu" and device.type != "cpu"
+            kept = 0 if is_beside else self.parameters // processes
+            return (kept + gathered) * itemsize
         return self.parameters * itemsize
 
 

@@ -20,7 +20,11 @@ def n_processes(settings: LocalSettings, device: torch.device) -> int:
 
 def placed(settings: LocalSettings, device: torch.device) -> dict[str, str | int]:
     """How the base model lies in memory, where it is not whole on one device."""
-    chosen = {"quantize": settings.quantize, "shard": settings.shard}
+    chosen = {
+        "quantize": settings.quantize,
+        "shard": settings.shard,
+        "offload": settings.offload,
+    }
     count = n_processes(settings, device)
     others = {"processes": count} if count > 1 else {}
     return {key: value for key, value in chosen.items() if value != "none"} | others
@@ -42,6 +46,11 @@ def check_placing(settings: LocalSettings, device: torch.device) -> None:
             f"local.processes: {count} are more than this machine's GPUs ({torch.cuda.device_count()})"
         )
     if settings.shard == "none":
+        if settings.offload != "none":
+            raise SettingsError(
+                "local.offload: cpu goes with local.shard: fsdp alone, whose parts it keeps in memory; "
+                "set that, or use none"
+            )
         return
     if device.type not in ("cuda", "cpu"):
         raise SettingsError(
@@ -99,4 +108,8 @@ def open_base(
     """
     if settings.shard == "none":
         return load_model(location, device, dtype, settings.quantize)
-    return sharded(lambda: load_model(location, torch.device("cpu"), dtype), device)
+    return sharded(
+        lambda: load_model(location, torch.device("cpu"), dtype),
+        device,
+        offload=settings.offload == "cpu",
+    )

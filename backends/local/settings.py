@@ -11,6 +11,7 @@ DtypeName = Literal["auto", "float32", "bfloat16"]
 PrefixSharing = Literal["auto", "on", "off"]
 Grouping = Literal["none", "prefix", "length"]
 Sharding = Literal["none", "fsdp"]
+Offloading = Literal["none", "cpu"]
 Quantization = Literal["none", "nf4"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -66,6 +67,7 @@ class LocalSettings(Strict):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     quantize: Quantization = "none"
     shard: Sharding = "none"
+    offload: Offloading = "none"
     processes: Positive | Literal["auto"] = "auto"
     prefix_sharing: PrefixSharing = "auto"
     workers: Positive | Literal["auto"] = "auto"

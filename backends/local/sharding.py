@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -50,19 +50,24 @@ def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
     return list[torch.nn.Module](layers)
 
 
-def sharded(load: Callable[[], PreTrainedModel], device: torch.device) -> PreTrainedModel:
+def sharded(
+    load: Callable[[], PreTrainedModel], device: torch.device, *, offload: bool = False
+) -> PreTrainedModel:
     """Of a model that `load` puts on the CPU, this process's part, on its device. Raises as `layers_of`.
 
-    The processes take turns, so that the machine holds one whole model at a time.
+    With `offload` it stays in the CPU's memory, and a layer's comes to the device when it is gathered. The
+    processes take turns, so that the machine holds one whole model at a time.
     """
+    # From pinned memory a layer comes while the one before it is computed.
+    policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy()
     mesh = init_device_mesh(device.type, (n_ranks(),))
     model = None
     for turn in range(n_ranks()):
         if turn == rank():
             model = load().requires_grad_(requires_grad=False)
-            for layer in layers_of(model):
-                fully_shard(layer, mesh=mesh)
-            fully_shard(model, mesh=mesh)
+            for part in (*layers_of(model), model):
+                fully_shard(part, mesh=mesh, offload_policy=policy)
+            computing_on(model, device)
         add_up(torch.zeros(()))  # waits for all
     assert model is not None
     # What layers are gathered into is made in the first pass: one in inference mode would make tensors that
@@ -70,6 +75,12 @@ def sharded(load: Callable[[], PreTrainedModel], device: torch.device) -> PreTra
     with torch.no_grad():
         _compute_a_token(model)
     return model
+
+
+def computing_on(model: PreTrainedModel, device: torch.device) -> None:
+    """Has `model.device` be where it computes; transformers takes where the weights are kept."""
+    own = type(model)
+    model.__class__ = type(own.__name__, (own,), {"device": device})
 
 
 def _compute_a_token(model: PreTrainedModel) -> None:

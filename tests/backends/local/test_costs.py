@@ -94,13 +94,18 @@ def test_shards_take_less_each_and_recomputing_more_time(tiny_model: Path) -> No
     examples = [sequence(200, first=n) for n in range(1, 9)]
     one, shards = of(tiny_model), of(tiny_model, shard="fsdp", processes=2)
     # On the CPU, the estimate is of both processes together.
-    weights = [found._shape.weight_bytes(4, found._settings, 2) for found in (one, shards)]
+    weights = [found._weight_bytes(4) for found in (one, shards)]
     shape = one._shape
     assert weights[0] == 4 * shape.parameters
     in_layers = shape.body
     assert weights[1] == 4 * (shape.parameters // 2 + shape.parameters - in_layers + in_layers)
     each = shards.of_training(examples, 0).memory_bytes // 2 - weights[1]
     assert each < one.of_training(examples, 0).memory_bytes - weights[0]
+    # Offloaded, on a GPU: what is gathered alone; on the CPU the parts are in the same memory.
+    beside = of(tiny_model, shard="fsdp", processes=2, offload="cpu")
+    assert beside._weight_bytes(4) == weights[1]
+    on_gpu = shape.weight_bytes(4, beside._settings, 2, torch.device("cuda"))
+    assert on_gpu == weights[1] - 4 * (shape.parameters // 2)
     again = of(tiny_model, training={"gradient_checkpointing": True})
     assert again.of_training(examples, 0).memory_bytes < one.of_training(examples, 0).memory_bytes
     assert again.of_training(examples, 0).seconds > one.of_training(examples, 0).seconds

@@ -100,7 +100,7 @@ def test_the_estimate_knows_what_the_weights_take() -> None:
     settings = LocalSettings(quantize="nf4")
     shape = ModelShape.of(empty_model(locate(EMBEDDED)), settings)
     loaded = load_model(locate(EMBEDDED), torch.device("cpu"), torch.float32, "nf4")
-    weights = shape.weight_bytes(4, settings, 1) - 4 * shape.largest
+    weights = shape.weight_bytes(4, settings, 1, torch.device("cpu")) - 4 * shape.largest
     held = sum(each.nbytes for each in (*loaded.parameters(), *loaded.buffers()))
     scales = weights - held
     assert 0 < scales < 0.04 * shape.quantizable

@@ -14,16 +14,18 @@ import psutil
 import pytest
 import torch
 from torch import distributed
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from backends.data import GenerationQuery, Message, ScoringQuery, SearchQuery, TunedModel
 from backends.errors import DataError, DeviceMemoryError, KaarelBetError, SettingsError
 from backends.interface import Progress
 from backends.local import ranks, sharding
-from backends.local.adapters import new_adapter
+from backends.local.adapters import load_adapter, new_adapter
 from backends.local.backend import LocalBackend
 from backends.local.inference import Inference
 from backends.local.memory import check_divisible
 from backends.local.models import load_model
+from backends.local.placing import open_base, placed
 from backends.local.plain import PlainEngine
 from backends.local.sequences import TokenSequence
 from backends.local.settings import LocalSettings, LoraSettings
@@ -34,6 +36,8 @@ from tests.backends.local.test_training import FACTS, ignore, make_job, weights
 CPU = torch.device("cpu")
 LARGEST = 1e-5
 """That any number may differ by."""
+WHEREVER_KEPT = pytest.mark.parametrize("sharded", ["none", "cpu"], indirect=True)
+"""Values of local.offload."""
 
 
 def settings(model: Path, **others: Any) -> LocalSettings:
@@ -69,8 +73,9 @@ def alone(tiny_model: Path) -> LocalBackend:
 
 
 @pytest.fixture(scope="module")
-def sharded(tiny_model: Path) -> Iterator[LocalBackend]:
-    backend = LocalBackend(settings(tiny_model, shard="fsdp", processes=2))
+def sharded(tiny_model: Path, request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+    offload = getattr(request, "param", "none")
+    backend = LocalBackend(settings(tiny_model, shard="fsdp", processes=2, offload=offload))
     yield backend
     backend.close()
 
@@ -98,6 +103,7 @@ def totals(backend: LocalBackend, model: str, queries: Sequence[ScoringQuery]) -
 def assert_same_model(ours: TunedModel, theirs: TunedModel) -> None:
     """Losses, rewards and weights."""
     assert ours.hyperparameters["shard"] == "fsdp"
+    assert "shard" not in theirs.hyperparameters
     for one, other in zip(ours.training_curve, theirs.training_curve, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=LARGEST)
         assert one.validation_loss == pytest.approx(other.validation_loss, abs=LARGEST)
@@ -110,6 +116,7 @@ def assert_same_model(ours: TunedModel, theirs: TunedModel) -> None:
         torch.testing.assert_close(found[name], value, atol=LARGEST, rtol=0)
 
 
+@WHEREVER_KEPT
 def test_they_train_and_answer_as_one(
     alone: LocalBackend, sharded: LocalBackend, tmp_path: Path
 ) -> None:
@@ -156,6 +163,7 @@ def test_they_train_and_answer_as_one(
         assert found.log_probability == pytest.approx(end.log_probability, abs=LARGEST)
 
 
+@WHEREVER_KEPT
 def test_they_learn_preferences_as_one(
     alone: LocalBackend, sharded: LocalBackend, tmp_path: Path
 ) -> None:
@@ -164,13 +172,29 @@ def test_they_learn_preferences_as_one(
     assert_same_model(sharded.fine_tune(job, ignore), expected)
 
 
+@pytest.mark.parametrize(
+    ("offload", "policy"), [("none", OffloadPolicy), ("cpu", CPUOffloadPolicy)]
+)
 def test_a_model_that_was_asked_first_can_still_be_trained(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offload: str,
+    policy: type[OffloadPolicy],
 ) -> None:
+    policies: list[OffloadPolicy] = []
+
+    def observed(part: torch.nn.Module, **how: Any) -> None:
+        policies.append(how["offload_policy"])
+        fully_shard(part, **how)
+
+    monkeypatch.setattr(sharding, "fully_shard", observed)
     store = (tmp_path / "store").as_uri()
     distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     try:
-        base = sharding.sharded(lambda: load_model(str(tiny_model), CPU, torch.float32), CPU)
+        chosen = settings(tiny_model, shard="fsdp", offload=offload)
+        base = open_base(chosen, str(tiny_model), CPU, torch.float32)
+        assert {type(each) for each in policies} == {policy}
         model = new_adapter(base, LoraSettings(rank=4, alpha=8))
         engine = PlainEngine(base.eval())
         sequences = [TokenSequence(list(range(5, 30)), [10, 12, 24])]
@@ -188,6 +212,25 @@ def test_a_model_that_was_asked_first_can_still_be_trained(
         distributed.destroy_process_group()
 
 
+def test_an_adapter_is_where_the_model_computes_wherever_its_weights_are_kept(
+    alone: LocalBackend, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Without a GPU: torch's device without memory stands for one."""
+    meta = torch.device("meta")
+    saved = Path(alone.fine_tune(make_job(tmp_path / "arm"), ignore).model)
+    for adapted in (
+        lambda base: new_adapter(base, LoraSettings(rank=4)),
+        lambda base: load_adapter(base, saved, trainable=True),
+    ):
+        base = load_model(str(tiny_model), CPU, torch.float32)
+        sharding.computing_on(base, meta)
+        model = adapted(base)
+        assert model.device == meta
+        found = [(p.device, "lora_" in name) for name, p in model.named_parameters()]
+        assert set(found) == {(meta, True), (CPU, False)}
+
+
+@pytest.mark.parametrize("sharded", ["none"], indirect=True)
 def test_a_process_that_is_killed_ends_the_work_in_one_line(
     sharded: LocalBackend, tmp_path: Path
 ) -> None:
@@ -282,6 +325,10 @@ def test_shares_are_neighbours_of_about_equal_number() -> None:
             r"^local\.processes: with local\.shard: fsdp, say over",
         ),
         (
+            {"offload": "cpu"},
+            r"^local\.offload: cpu goes with local\.shard: fsdp alone",
+        ),
+        (
             {"shard": "fsdp", "processes": 2, "quantize": "nf4"},
             r"^local\.quantize: nf4 does not go with local\.shard: fsdp",
         ),
@@ -296,6 +343,17 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         LocalBackend(settings(tiny_model, **chosen))
+
+
+def test_where_it_is_kept_is_said_and_makes_no_other_model(
+    alone: LocalBackend, tiny_model: Path, tmp_path: Path
+) -> None:
+    chosen = settings(tiny_model, shard="fsdp", processes=2, offload="cpu")
+    backend = LocalBackend(chosen)
+    assert backend.describe()["offload"] == "cpu"
+    assert placed(chosen, CPU) == {"shard": "fsdp", "offload": "cpu", "processes": 2}
+    job = make_job(tmp_path / "arm")
+    assert backend.identity(job) == alone.identity(job)
 
 
 def test_noise_of_the_models_own_is_refused_by_the_estimate(
