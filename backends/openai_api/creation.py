@@ -63,7 +63,7 @@ class Creation(ABC, Generic[T]):
         self._connection = connection
         self._file = file
         self._waits = waits
-        self._first_try = time.time()
+        self._first_try = time.monotonic()
         self._tries = 0
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Creation(ABC, Generic[T]):
         if failure.kind is Kind.UNKNOWN:
             return await self._found_or_unknown(failure, intent)
         self._tries += 1
-        patient = time.time() < self._first_try + _PATIENCE_SECONDS.get(failure.kind, 0.0)
+        patient = time.monotonic() < self._first_try + _PATIENCE_SECONDS.get(failure.kind, 0.0)
         if patient:
             await self._wait(failure)
             return None
@@ -134,6 +134,9 @@ class Creation(ABC, Generic[T]):
         """
         if intent.sent is None:
             return None
+        # Since it was sent; never for longer than that takes, though the clock was set back in between.
+        waited = max(0.0, time.time() - intent.sent)
+        until = time.monotonic() + max(0.0, self._waits.settle - waited)
         while True:
             matching = await self._connection.call(
                 f"look for the {self.noun}", lambda: self._matching(intent)
@@ -145,6 +148,6 @@ class Creation(ABC, Generic[T]):
                         "the service has this %s %d times: %s", self.noun, len(matching), ids
                     )
                 return min(matching, key=lambda job: job.created_at)
-            if time.time() > intent.sent + self._waits.settle:
+            if time.monotonic() > until:
                 return None
             await asyncio.sleep(self._waits.look)

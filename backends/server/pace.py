@@ -16,14 +16,15 @@ class Pace:
 
     def estimated_finish(self, progress: Progress) -> int | None:
         """Unix time; None until a step was seen to take time."""
-        clock = time.time()
+        clock = time.monotonic()
         if self._first is None:
             self._first = (clock, progress.done)
         started, done_before = self._first
         steps = progress.done - done_before
         if steps == 0:
             return None
-        return math.ceil(clock + (clock - started) / steps * (progress.total - progress.done))
+        left = (clock - started) / steps * (progress.total - progress.done)
+        return math.ceil(time.time() + left)
 
     def worth_telling(self, progress: Progress) -> bool:
         """Every step of a short training; of a long one about a thousand in all."""
