@@ -101,21 +101,24 @@ class OnePass:
         return _Member(self, self._model, name)
 
     def _leave(self, name: str) -> None:
-        self.in_turn(lambda: self._drop(name))
-        with self._changed:
-            self._names.remove(name)
-            self._go_if_all_are_there()
+        try:
+            self.in_turn(lambda: self._drop(name))
+        finally:
+            with self._changed:  # or the others would wait for ever
+                self._names.remove(name)
+                self._go_if_all_are_there()
 
     def _drop(self, name: str) -> None:
-        if self._names == {name}:
+        if self._model is not None and not self._model.has_others(name):
             self._model = None
         elif self._model is not None:
             self._model.drop(name)
 
     def _compute(self, asked: dict[str, _Asked]) -> None:
-        assert self._model is not None
+        model = self._model
+        assert model is not None  # they have it in common
         try:
-            done = len(asked) > 1 and self._model.back_together(asked)
+            done = len(asked) > 1 and model.back_together(asked)
         except Exception as error:  # is raised where each waits
             for one in asked.values():
                 one.done.set_exception(error)
@@ -123,7 +126,7 @@ class OnePass:
         for name, one in asked.items():
             try:
                 if not done:
-                    self._model.back(name, one)
+                    model.back(name, one)
             except Exception as error:  # likewise
                 one.done.set_exception(error)
             else:
@@ -153,11 +156,14 @@ class _Model:
         self._tuning.trainable(job, name, self.tuned).train()
         self._active = []  # that it was is not said
 
+    def has_others(self, name: str) -> bool:
+        """Whether any other training's is there."""
+        return bool(self.tuned.peft_config.keys() - {name})
+
     def drop(self, name: str) -> None:
         """One training's less; there are others."""
-        others = [other for other in self.tuned.peft_config if other != name]
         if name in self.tuned.peft_config:
-            self.activate(others[:1])
+            self.activate([next(other for other in self.tuned.peft_config if other != name)])
             self.tuned.delete_adapter(name)
 
     def activate(self, names: list[str]) -> None:
