@@ -49,7 +49,10 @@ class ServiceJob:
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """Continue prompts greedily. `data` is JSONL of generation queries; `prompts` the same as text."""
+    """Continue prompts greedily. `data` is JSONL of generation queries; `prompts` the same as text.
+
+    `at_once` is how many we are given at a time, None for all, as in a run; a peer has `batch_size`.
+    """
 
     model: str
     data: str
@@ -57,6 +60,7 @@ class GenerationJob:
     dtype: str
     max_tokens: int
     batch_size: int
+    at_once: int | None = None
     kind: str = "generate"
 
 

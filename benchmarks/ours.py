@@ -112,9 +112,9 @@ def generate(job: GenerationJob) -> Measured:
     first = queries[0].model_copy(update={"max_tokens": 2})
     list(backend.generate(backend.base_model, [first]))
     started = time.monotonic()
-    # As many at a time as the peer has in a batch.
-    for start in range(0, len(queries), job.batch_size):
-        list(backend.generate(backend.base_model, queries[start : start + job.batch_size]))
+    at_once = job.at_once or len(queries)
+    for start in range(0, len(queries), at_once):
+        list(backend.generate(backend.base_model, queries[start : start + at_once]))
     return Measured(time.monotonic() - started, len(queries), peak_bytes())
 
 

@@ -220,7 +220,9 @@ def _generate(
     return GenerationJob(model, str(data), str(prompts), dtype, n_tokens, PEER_BATCH)
 
 
-def _generate_stories(directory: Path, *, dtype: str = "float32") -> GenerationJob:
+def _generate_stories(
+    directory: Path, *, dtype: str = "float32", at_once: int | None = None
+) -> GenerationJob:
     queries = [
         GenerationQuery(
             id=str(number),
@@ -229,7 +231,7 @@ def _generate_stories(directory: Path, *, dtype: str = "float32") -> GenerationJ
         )
         for number in range(64)
     ]
-    return _generate(directory, "stories", queries, dtype)
+    return replace(_generate(directory, "stories", queries, dtype), at_once=at_once)
 
 
 def _generate_arc(directory: Path) -> GenerationJob:
@@ -302,6 +304,12 @@ COMPARISONS = (
                 GENERATE,
                 4,
                 partial(_generate_stories, dtype=dtype),
+            ),
+            Comparison(
+                f"generate 64 answers of 64 tokens, 16 at a time, {dtype}",
+                GENERATE,
+                None,
+                partial(_generate_stories, dtype=dtype, at_once=PEER_BATCH),
             ),
         )
     ),

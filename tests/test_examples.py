@@ -1,6 +1,7 @@
 """The scripts in examples/, run as they stand."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,10 @@ def test_fine_tune_trains_a_model_and_shows_its_answers(server: RunningServer) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert " succeeded ft:" in lines[-5]
-    assert [line.split(":")[0] for line in lines[-4:]] == ["Alice", "Bob", "Carla", "David"]
-    assert all("(log-probability -" in line for line in lines[-4:])
+    _, answers = done.stdout.split(" succeeded ft:")
+    # What a model of random weights answers may have lines of its own.
+    found = re.findall(r"^(\w+): .*?\(log-probability -", answers, re.MULTILINE | re.DOTALL)
+    assert found == ["Alice", "Bob", "Carla", "David"]
 
 
 def test_examples_are_short_and_need_nothing_but_the_openai_package() -> None:

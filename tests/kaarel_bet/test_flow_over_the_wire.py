@@ -89,6 +89,7 @@ def totals(run: Path) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_one_job_an_arm_and_the_same_scores(
     server: RunningServer, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:

@@ -89,6 +89,7 @@ def served(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> OpenAI
     return OpenAISettings(model=server.parts.models.base, base_url=server.url)
 
 
+@pytest.mark.slow
 def test_ratings_equal_plain_transformers_here_by_echo_and_within_what_the_likeliest_tokens_leave(
     served: OpenAISettings,
 ) -> None:

@@ -110,6 +110,7 @@ def test_when_it_is_stopped_all_workers_are_and_it_goes_on_from_there(start: Sta
     until(lambda: all(map(gone, workers)), seconds=10)
 
 
+@pytest.mark.slow
 def test_a_polite_kill_is_like_ctrl_c(start: Start) -> None:
     process = start("results", *ENDLESS, "local.workers=2")
     workers = under_way(process, "results")
@@ -130,6 +131,7 @@ def test_a_worker_that_dies_is_a_line_and_ends_the_others(start: Start) -> None:
     assert last.endswith("The training process was killed, most likely for lack of memory.")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_a_line_with_the_arms_name(start: Start) -> None:
     own = "settings: {local.training.learning_rate: 1e30}"
     bet = INDEPENDENT.replace('answer: "not {city}"}]}', f'answer: "not {{city}}"}}], {own}}}')

@@ -100,6 +100,7 @@ locate(sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_or_damaged_conversion_is_made_again(
     small_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

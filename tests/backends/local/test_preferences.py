@@ -111,7 +111,7 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
     ("which", "engine"),
     [
         *itertools.product(["llama", "gpt2", "gemma2"], [PlainEngine, PrefixEngine]),
-        ("embedded", PrefixEngine),
+        pytest.param("embedded", PrefixEngine, marks=pytest.mark.slow),
     ],
 )
 def test_loss_gradients_and_rewards_are_the_formulas(

@@ -56,6 +56,7 @@ class ServerProcess:
         return next((line.split()[-1] for line in lines if line.startswith("serving ")), "")
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_nothing_and_goes_on(tiny_model: Path) -> None:
     words = ["--set", "local.training.checkpoint_seconds=0.0"]
     server = ServerProcess(tiny_model, *words)

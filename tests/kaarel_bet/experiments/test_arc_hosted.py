@@ -49,6 +49,7 @@ def test_the_experiment_runs_over_the_wire_with_the_local_backends_answers(
     assert len(expected) == 2
 
 
+@pytest.mark.slow
 def test_search_is_refused_before_anything_is_written(
     server: RunningServer,
     tmp_path: Path,
