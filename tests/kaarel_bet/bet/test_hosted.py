@@ -57,6 +57,7 @@ def test_the_experiment_runs_over_the_wire_with_intervals_where_scores_are_not_e
         assert all(c["holds"] is None for c in verdict["criteria"])
 
 
+@pytest.mark.slow
 def test_texts_learned_with_their_prompts_come_out_the_same_over_the_wire(
     server: RunningServer, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
