@@ -105,6 +105,19 @@ class Progress:
     note: str | None = None
 
 
+def stoppable(
+    report: Callable[[Progress], None], stop: threading.Event
+) -> Callable[[Progress], None]:
+    """Reports, and ends what reports by Stopped once the event is set."""
+
+    def checked(progress: Progress) -> None:
+        if stop.is_set():
+            raise Stopped
+        report(progress)
+
+    return checked
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a piece of work takes: tokens (epochs counted), requests to a service, US dollars.

@@ -36,7 +36,7 @@ from backends.interface import (
     FineTuneJob,
     Place,
     Progress,
-    Stopped,
+    stoppable,
 )
 from backends.jsonl import read_jsonl
 from backends.local.adapters import (
@@ -239,12 +239,13 @@ class LocalBackend(Backend):
         tuned = self._finished(job, identity)
         if tuned is None and self._settings.shard != "none" and self._n_ranks > 1:
             tuned = self._begun_ranks().fine_tune(job, report)
-        elif tuned is None and place is not None:
-            tuned = self._fine_tune_with_others(job, identity, checkpoint, report, place)
         elif tuned is None:
             self._open = None
-            prepared = self._prepared(job, identity, checkpoint)
-            tuned = self._fine_tuning.run(job, prepared, report)
+            tuning, prepare = self._fine_tuning, partial(self._prepared, job, identity, checkpoint)
+            if place is None:
+                tuned = tuning.run(job, prepare(), report)
+            else:
+                tuned = self._one_pass.run(tuning, job, prepare, stoppable(report, place.stop))
         checkpoint.unlink(missing_ok=True)
         return tuned
 
@@ -373,23 +374,6 @@ class LocalBackend(Backend):
         tuned = train_in_own_process(order, report, place.stop, variables)
         lock.unlink(missing_ok=True)
         return tuned
-
-    def _fine_tune_with_others(
-        self,
-        job: FineTuneJob,
-        identity: str,
-        checkpoint: Path,
-        report: Callable[[Progress], None],
-        place: Place,
-    ) -> TunedModel:
-        def checked(progress: Progress) -> None:
-            if place.stop.is_set():
-                raise Stopped
-            report(progress)
-
-        self._open = None
-        prepare = partial(self._prepared, job, identity, checkpoint)
-        return self._one_pass.run(self._fine_tuning, job, prepare, checked)
 
     def _prepared(self, job: FineTuneJob, identity: str, checkpoint: Path) -> Prepared:
         examples = self._examples(job, job.training_file)

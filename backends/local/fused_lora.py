@@ -26,7 +26,7 @@ class MixedRowsError(RuntimeError):
     """Not every layer with an adapter can take rows that have an adapter each."""
 
 
-_counts: ContextVar[Sequence[int] | None] = ContextVar("_counts", default=None)
+_counts: ContextVar[Sequence[int]] = ContextVar("_counts", default=())
 
 
 @contextmanager
@@ -65,8 +65,7 @@ def is_fused(model: PeftModel) -> bool:
 def _is_plain(module: Linear) -> bool:
     if type(module.base_layer) is not torch.nn.Linear or module.disable_adapters:
         return False
-    n = len(module.active_adapters)
-    return n == len(_counts.get() or (0,)) and all(
+    return len(module.active_adapters) == max(1, len(_counts.get())) and all(
         adapter in module.lora_A
         and adapter not in module.lora_variant
         and module.lora_B[adapter].bias is None
@@ -82,24 +81,47 @@ def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a modul
         if not _is_plain(module):
             return pefts(x, *others, **options)
         rows = x.reshape(-1, x.shape[-1])
-        if len(module.active_adapters) > 1:
-            result = _grouped(module, rows)
-        else:
-            adapter = module.active_adapters[0]
-            a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-            # Of a sharded model they are other tensors in every pass.
-            base, bias = module.base_layer.weight, module.base_layer.bias
-            result = _LoraLinear.apply(rows, base, bias, a, b, module.scaling[adapter])
+        # Of a sharded model they are other tensors in every pass.
+        base, bias = module.base_layer.weight, module.base_layer.bias
+        several = len(module.active_adapters) > 1
+        a, b, ends = _of_several(module, rows) if several else _of_one(module)
+        scaling = module.scaling[module.active_adapters[0]]
+        result = _LoraLinear.apply(rows, base, bias, a, b, ends, scaling)
         # Out here: some models (Gemma 3n) change it in place, which autograd forbids of a view made inside.
         return result.view(*x.shape[:-1], -1)
 
     return forward
 
 
+_Adapters = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""A, B and where the rows of each adapter end; as `_LoraLinear` takes them."""
+
+
+def _of_one(module: Linear) -> _Adapters:
+    adapter = module.active_adapters[0]
+    return module.lora_A[adapter].weight, module.lora_B[adapter].weight, None  # pyright: ignore[reportReturnType]
+
+
+def _of_several(module: Linear, rows: torch.Tensor) -> _Adapters:
+    counts, base = _counts.get(), module.base_layer
+    assert isinstance(base, torch.nn.Linear)
+    if sum(counts) != len(rows) or any(width % _WIDTHS for width in base.weight.shape):
+        raise MixedRowsError
+    ends = torch.tensor(list(itertools.accumulate(counts)), dtype=torch.int32, device=rows.device)
+    a, b = (
+        torch.stack([of.get_parameter(f"{adapter}.weight") for adapter in module.active_adapters])
+        for of in (module.lora_A, module.lora_B)
+    )
+    missing = -a.shape[1] % _WIDTHS
+    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing)), ends
+
+
 class _LoraLinear(torch.autograd.Function):
     """x W^T + c + s (x A^T) B^T for frozen W (out, in) and c (out,), A (rank, in), B (out, rank).
 
-    x is (rows, in) and the result (rows, out).
+    x is (rows, in) and the result (rows, out). With `ends` (groups,) the rows up to ends[g], from where the
+    group before ends, have the g-th of A (groups, rank, in) and B (groups, out, rank); the products of all
+    groups are one operation.
     Multiplications are done in W's dtype, and the result has it; A and B may be kept in a wider one.
     """
 
@@ -111,74 +133,16 @@ class _LoraLinear(torch.autograd.Function):
         bias: torch.Tensor | None,
         a: torch.Tensor,
         b: torch.Tensor,
+        ends: torch.Tensor | None,
         scaling: float,
     ) -> torch.Tensor:
         # Under autocast some layers' outputs are float32.
         rows = x.to(base.dtype)
         a, b = a.to(base.dtype), (b * scaling).to(base.dtype)
-        reduced = rows @ a.T
-        ctx.save_for_backward(rows, base, a, b, reduced)
-        ctx.scaling, ctx.input_dtype = scaling, x.dtype
-        return linear(rows, base, bias).addmm_(reduced, b.T)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,  # noqa: ANN401
-        gradient: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, ...]:
-        rows, base, a, b, reduced = ctx.saved_tensors
-        through_b = gradient @ b
-        of_input = None
-        if ctx.needs_input_grad[0]:
-            of_input = (gradient @ base).addmm_(through_b, a).to(ctx.input_dtype)
-        of_a = (through_b.T @ rows).float()
-        of_b = (gradient.T @ reduced).float() * ctx.scaling
-        return of_input, None, None, of_a, of_b, None
-
-
-def _grouped(module: Linear, rows: torch.Tensor) -> torch.Tensor:
-    """The rows, each by the adapter that is its own."""
-    adapters, counts = module.active_adapters, _counts.get() or ()
-    base = module.base_layer
-    assert isinstance(base, torch.nn.Linear)
-    if sum(counts) != len(rows) or any(width % _WIDTHS for width in base.weight.shape):
-        raise MixedRowsError
-    ends = torch.tensor(list(itertools.accumulate(counts)), dtype=torch.int32, device=rows.device)
-    a, b = (
-        torch.stack([matrices.get_parameter(f"{adapter}.weight") for adapter in adapters])
-        for matrices in (module.lora_A, module.lora_B)
-    )
-    missing = -a.shape[1] % _WIDTHS
-    a, b = pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
-    return _GroupedLoraLinear.apply(
-        rows, base.weight, base.bias, a, b, ends, module.scaling[adapters[0]]
-    )
-
-
-class _GroupedLoraLinear(torch.autograd.Function):
-    """As `_LoraLinear`, group g of the rows, up to ends[g], with the g-th of A (groups, rank, in), B.
-
-    The groups' own products are one operation, however many they are.
-    """
-
-    @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,  # noqa: ANN401
-        x: torch.Tensor,
-        base: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        ends: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
-        rows = x.to(base.dtype)
-        a, b = a.to(base.dtype), (b * scaling).to(base.dtype)
-        reduced = grouped_mm(rows, a.mT, offs=ends)
+        reduced = _product(rows, a.mT, ends)
         ctx.save_for_backward(rows, base, a, b, reduced, ends)
         ctx.scaling, ctx.input_dtype = scaling, x.dtype
-        return linear(rows, base, bias).add_(grouped_mm(reduced, b.mT, offs=ends))
+        return _add_product(linear(rows, base, bias), reduced, b.mT, ends)
 
     @staticmethod
     @once_differentiable
@@ -187,12 +151,23 @@ class _GroupedLoraLinear(torch.autograd.Function):
         gradient: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
         rows, base, a, b, reduced, ends = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        through_b = grouped_mm(gradient, b, offs=ends)
+        if ends is not None:
+            gradient = gradient.contiguous()
+        through_b = _product(gradient, b, ends)
         of_input = None
         if ctx.needs_input_grad[0]:
-            of_input = (gradient @ base).add_(grouped_mm(through_b, a, offs=ends))
-            of_input = of_input.to(ctx.input_dtype)
-        of_a = grouped_mm(through_b.T, rows, offs=ends).float()
-        of_b = grouped_mm(gradient.T, reduced, offs=ends).float() * ctx.scaling
+            of_input = _add_product(gradient @ base, through_b, a, ends).to(ctx.input_dtype)
+        of_a = _product(through_b.T, rows, ends).float()
+        of_b = _product(gradient.T, reduced, ends).float() * ctx.scaling
         return of_input, None, None, of_a, of_b, None, None
+
+
+def _product(one: torch.Tensor, other: torch.Tensor, ends: torch.Tensor | None) -> torch.Tensor:
+    return one @ other if ends is None else grouped_mm(one, other, offs=ends)
+
+
+def _add_product(
+    to: torch.Tensor, one: torch.Tensor, other: torch.Tensor, ends: torch.Tensor | None
+) -> torch.Tensor:
+    """In place."""
+    return to.addmm_(one, other) if ends is None else to.add_(grouped_mm(one, other, offs=ends))

@@ -18,11 +18,11 @@ from backends.data import TunedModel
 from backends.errors import DeviceMemoryError, SettingsError
 from backends.interface import FineTuneJob, Progress
 from backends.local.adapters import base_of
-from backends.local.engine import choose_engine, say_once
+from backends.local.engine import say_once
 from backends.local.fine_tuning import FineTuning, Prepared
 from backends.local.fused_lora import MixedRowsError, is_fused
-from backends.local.objectives import rounding
-from backends.local.passes import LossOf, Passes
+from backends.local.objectives import Loss, rounding
+from backends.local.passes import Alone, LossOf, Passes
 from backends.local.prefix_engine import PrefixEngine
 from backends.local.sequences import TokenSequence
 from backends.local.training_noise import training_noise
@@ -36,7 +36,7 @@ class _Asked:
 
     sequences: Sequence[TokenSequence]
     loss: LossOf
-    done: Future[None] = field(default_factory=Future[None])
+    done: Future[Loss] = field(default_factory=Future[Loss])
 
 
 class OnePass:
@@ -81,12 +81,12 @@ class OnePass:
         """Does it while nothing is computed."""
         return self._thread.submit(work).result()
 
-    def back(self, name: str, asked: _Asked) -> None:
+    def back(self, name: str, asked: _Asked) -> Loss:
         """Computes a training's part, once all others have said what theirs is."""
         with self._changed:
             self._asked[name] = asked
             self._go_if_all_are_there()
-        asked.done.result()
+        return asked.done.result()
 
     def _go_if_all_are_there(self) -> None:
         if self._asked and len(self._asked) == len(self._names):
@@ -118,19 +118,16 @@ class OnePass:
         model = self._model
         assert model is not None  # they have it in common
         try:
-            done = len(asked) > 1 and model.back_together(asked)
+            losses = model.back_together(asked) if len(asked) > 1 else None
         except Exception as error:  # is raised where each waits
             for one in asked.values():
                 one.done.set_exception(error)
             return
         for name, one in asked.items():
             try:
-                if not done:
-                    model.back(name, one)
+                one.done.set_result(losses[name] if losses else model.back(name, one))
             except Exception as error:  # likewise
                 one.done.set_exception(error)
-            else:
-                one.done.set_result(None)
 
 
 class _Model:
@@ -145,8 +142,9 @@ class _Model:
                 f"local.one_pass: {type(base).__name__} draws noise in training ({', '.join(noise)}), "
                 "which would be one stream for all; set it to false"
             )
-        self.engine = choose_engine(base, tuning.settings.prefix_sharing)
-        self.dtype = tuning.dtype
+        self.alone = Alone(self.tuned, tuning.settings.prefix_sharing, tuning.dtype)
+        """Of whichever adapter is the active one."""
+        self.engine = self.alone.engine
         self._tuning = tuning
         self._active = [name]
         self._one_by_one = not (isinstance(self.engine, PrefixEngine) and is_fused(self.tuned))
@@ -173,49 +171,47 @@ class _Model:
             self.tuned.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
             self._active = names
 
-    def back(self, name: str, asked: _Asked) -> None:
+    def back(self, name: str, asked: _Asked) -> Loss:
         """Adds to a training's gradients."""
         self.activate([name])
-        with rounding(self.tuned.device, self.dtype):
-            loss = asked.loss(self.engine.log_probabilities(asked.sequences))
-        loss.backward()
+        return self.alone.back(asked.sequences, asked.loss)
 
-    def back_together(self, asked: dict[str, _Asked]) -> bool:
-        """The same of several at once; False where that can't be: then nothing was added."""
+    def back_together(self, asked: dict[str, _Asked]) -> dict[str, Loss] | None:
+        """The same of several at once; None where that can't be: then nothing was added."""
         if self._one_by_one or not isinstance(self.engine, PrefixEngine):
             name = type(base_of(self.tuned)).__name__
             say_once(f"{name}: trainings are computed one by one (local.one_pass)")
-            return False
+            return None
         names = sorted(asked)
         self.activate(names)
         parts = [asked[name] for name in names]
-        with rounding(self.tuned.device, self.dtype):
+        with rounding(self.tuned.device, self.alone.dtype):
             try:
                 found = self.engine.together([part.sequences for part in parts])
             except MixedRowsError:
                 self._one_by_one = True
-                return False
+                return None
             losses = [part.loss(each) for part, each in zip(parts, found, strict=True)]
-        summed = torch.stack(losses).sum()
+        summed = torch.stack([loss.summed for loss in losses]).sum()
         # What is not a number spreads, hidden or not; only the one that diverged is to fail.
         if not summed.isfinite():
-            return False
+            return None
         summed.backward()
-        return True
+        return dict(zip(names, losses, strict=True))
 
 
 class _Member(Passes):
     """One of the trainings."""
 
     def __init__(self, one_pass: OnePass, model: _Model, name: str) -> None:
-        self.model, self.engine, self.dtype = model.tuned, model.engine, model.dtype
+        self.model, self.engine, self.dtype = model.tuned, model.engine, model.alone.dtype
         self.adapter = name
         self._one_pass = one_pass
         self._activate = partial(model.activate, [name])
 
-    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> None:
+    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> Loss:
         """As `Passes.back`."""
-        self._one_pass.back(self.adapter, _Asked(sequences, loss))
+        return self._one_pass.back(self.adapter, _Asked(sequences, loss))
 
     def by_itself(self, work: Callable[[], Result]) -> Result:
         """As `Passes.by_itself`."""

@@ -8,13 +8,13 @@ from peft import PeftModel
 
 from backends.local.adapters import DEFAULT_ADAPTER, base_of
 from backends.local.engine import Engine, choose_engine
-from backends.local.objectives import rounding
+from backends.local.objectives import Loss, rounding
 from backends.local.sequences import TokenSequence
 from backends.local.settings import PrefixSharing
 
 Result = TypeVar("Result")
-LossOf = Callable[[torch.Tensor], torch.Tensor]
-"""A scalar of sequences' log-probabilities, (targets,)."""
+LossOf = Callable[[torch.Tensor], Loss]
+"""Of sequences' log-probabilities, (targets,)."""
 
 
 class Passes(Protocol):
@@ -33,7 +33,7 @@ class Passes(Protocol):
         mine = {n: p for n, p in found if f".{self.adapter}." in n}
         return {n.replace(f".{self.adapter}.", f".{DEFAULT_ADAPTER}."): p for n, p in mine.items()}
 
-    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> None:
+    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> Loss:
         """Adds the loss's gradients to those that the parameters have. Raises what computing does."""
         ...
 
@@ -59,11 +59,12 @@ class Alone(Passes):
         self.engine = choose_engine(base_of(model.train()), sharing)
         self.dtype = dtype
 
-    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> None:
+    def back(self, sequences: Sequence[TokenSequence], loss: LossOf) -> Loss:
         """As `Passes.back`."""
         with rounding(self.model.device, self.dtype):
             found = loss(self.engine.log_probabilities(sequences))
-        found.backward()
+        found.summed.backward()
+        return found
 
     def by_itself(self, work: Callable[[], Result]) -> Result:
         """As `Passes.by_itself`."""

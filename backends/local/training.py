@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,8 +161,8 @@ class Trainer:
         count = self._objective.count(batch)
         sums = torch.zeros(4, dtype=torch.float64)
         for part, weight in self._parts(batch, self.micro_batches):
-            loss, computed = self._back(part, weight, count)
-            sums[0] += loss
+            computed = self._back(part, weight, count)
+            sums[0] += computed.summed.item()
             if computed.rewards is not None:
                 sums[1:] += weight * computed.rewards.cpu().double()
         add_up_gradients([*self._parameters.values()])
@@ -170,19 +170,15 @@ class Trainer:
         is_of_pairs = isinstance(batch[0], Pair)
         return Step(total.item(), rewards_of(rewards, count) if is_of_pairs else None)
 
-    def _back(self, part: Sequence[Learned], weight: int, count: int) -> tuple[float, Loss]:
-        """Adds to the gradients; its share of the batch's loss, and the sums over the part."""
-        found: list[tuple[torch.Tensor, Loss]] = []
+    def _back(self, part: Sequence[Learned], weight: int, count: int) -> Loss:
+        """Adds to the gradients; the part's share of the batch's loss, with its own rewards."""
 
-        def loss(log_probabilities: torch.Tensor) -> torch.Tensor:
+        def share(log_probabilities: torch.Tensor) -> Loss:
             computed = self._objective.loss(part, log_probabilities)
             # Divided by the whole batch's count, micro-batches add up to the batch's own gradient.
-            found[:] = [(weight * computed.summed / count, computed)]
-            return found[0][0]
+            return replace(computed, summed=weight * computed.summed / count)
 
-        self._passes.back(self._objective.sequences(part), loss)
-        of_batch, computed = found[0]
-        return of_batch.item(), computed
+        return self._passes.back(self._objective.sequences(part), share)
 
     def _parts(
         self, examples: Sequence[Learned], n_parts: int

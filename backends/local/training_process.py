@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from backends.data import TunedModel
 from backends.errors import KaarelBetError, TrainingError
-from backends.interface import FineTuneJob, Progress, Stopped
+from backends.interface import FineTuneJob, Progress, Stopped, stoppable
 from backends.local.settings import LocalSettings
 from backends.schema import Number, Positive, Strict
 
@@ -73,13 +73,8 @@ def train_here(order: TrainingOrder, report: Report, stop: threading.Event) -> T
     # Heavy, and who gives the orders need not train.
     from backends.local.backend import LocalBackend
 
-    def checked(progress: Progress) -> None:
-        if stop.is_set():
-            raise Stopped
-        report(progress)
-
     with FileLock(order.lock):
-        return LocalBackend(order.settings).fine_tune(order.job, checked)
+        return LocalBackend(order.settings).fine_tune(order.job, stoppable(report, stop))
 
 
 def train_in_own_process(

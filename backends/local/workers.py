@@ -30,8 +30,9 @@ def workers(
     thread each took 0.76 of the time of one after the other with two, on two quiet cores. In one pass,
     which is on one device, it is as many as have room, and eight at the most.
     """
-    auto = _MOST_IN_ONE_PASS if one_pass else _auto(device, estimates)
-    wanted = min(len(estimates), auto if chosen == "auto" else chosen)
+    if chosen == "auto":
+        chosen = _MOST_IN_ONE_PASS if one_pass else _auto(device, estimates)
+    wanted = min(len(estimates), chosen)
     needed = sorted((e.memory_bytes or 0 for e in estimates), reverse=True)
     while wanted > 1 and not _fit(needed[:wanted], device, one_pass=one_pass):
         wanted -= 1

@@ -333,7 +333,7 @@ def test_micro_batches_add_up_and_memory_that_runs_out_splits_a_batch(
     real = limited._back
     most = 1
 
-    def at_most(part: list[Learned], weight: int, count: int) -> tuple[float, Loss]:
+    def at_most(part: list[Learned], weight: int, count: int) -> Loss:
         if len(part) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(part, weight, count)

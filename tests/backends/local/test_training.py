@@ -353,7 +353,7 @@ def test_out_of_memory_splits_the_batch(
     limited = trainer(model, examples)
     real = limited._back
 
-    def at_most_two(part: list[TokenSequence], weight: int, count: int) -> tuple[float, Loss]:
+    def at_most_two(part: list[TokenSequence], weight: int, count: int) -> Loss:
         if len(part) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(part, weight, count)
@@ -367,7 +367,7 @@ def test_an_example_that_never_fits_is_reported(
 ) -> None:
     limited = trainer(model, examples)
 
-    def never(*_: object) -> tuple[float, Loss]:
+    def never(*_: object) -> Loss:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(limited, "_back", never)
