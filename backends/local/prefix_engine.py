@@ -21,7 +21,7 @@ from backends.local.memory import halving_when_out_of_memory
 from backends.local.prefix_tree import Integers, PrefixTree, build_prefix_tree, side_by_side
 from backends.local.projection import scores_of, selecting, target_log_probabilities
 from backends.local.sequences import KeysAndValues, Prefilled, TokenScore, TokenSequence
-from backends.local.tree_attention import attention_masks, fastest_attention
+from backends.local.tree_attention import attention_masks, fastest_attention, rows_multiple
 
 _NO_NODES = np.empty(0, np.int64)
 
@@ -45,8 +45,11 @@ class PrefixEngine:
             MixedRowsError: as `rows_of_adapters`.
         """
         trees = [build_prefix_tree(sequences) for sequences in groups]
+        multiple = rows_multiple(self._model)
+        trees = [tree.filled_up(multiple) for tree in trees]
         tree = side_by_side(trees)
         wanted, rows = np.unique(tree.predictors, return_inverse=True)
+        wanted = np.pad(wanted, (0, -len(wanted) % multiple), mode="edge")
         with rows_of_adapters([len(each) for each in trees]):
             logits = _logits(self._model, tree, np.arange(len(tree)), wanted)
         targets = np.concatenate([_targets(sequences) for sequences in groups])

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,17 @@ class PrefixTree:
         """(queries, keys): whether the key is the query's ancestor or the query itself."""
         rows = queries[:, None]
         return (keys <= rows) & (rows < self.ends[keys])
+
+    def filled_up(self, multiple: int) -> "PrefixTree":
+        """With nodes that stand alone and predict nothing, so that its size is a multiple."""
+        missing = -len(self) % multiple
+        alone = np.zeros(missing, np.int64)
+        return replace(
+            self,
+            tokens=np.concatenate([self.tokens, alone]),
+            depths=np.concatenate([self.depths, alone]),
+            ends=np.concatenate([self.ends, len(self) + 1 + np.arange(missing)]),
+        )
 
 
 def build_prefix_tree(sequences: Sequence[TokenSequence]) -> PrefixTree:

@@ -14,6 +14,15 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 _OURS = "kaarel_bet"
 _QUERIES = 128
 """Queries in a block: with fewer, fewer keys are multiplied in vain, in more operations."""
+_REPEATING = 32
+"""What numbers of rows are filled up to, so that shapes come again: oneDNN, which multiplies in bfloat16,
+compiles for every new one, which takes 1 to 10 ms (with AMX) and memory that is never given back."""
+
+
+def rows_multiple(model: PreTrainedModel) -> int:
+    """Of what the rows of this model's products had better be a multiple."""
+    compiles = model.dtype == torch.bfloat16 and model.device.type == "cpu"
+    return _REPEATING if compiles else 1
 
 
 def attention_masks(
@@ -45,7 +54,7 @@ def _additive(visible: NDArray[np.bool_], like: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring queries, and all the keys that any of them sees."""
+    """Neighbouring queries, and all the keys that any of them sees; with some more, for their number."""
 
     queries: slice
     keys: slice | torch.Tensor
@@ -63,11 +72,19 @@ def blocks_of(visible: NDArray[np.bool_]) -> list[Block]:
     blocks = []
     for start in range(0, len(visible), _QUERIES):
         queries = slice(start, min(start + _QUERIES, len(visible)))
-        (seen,) = np.nonzero(visible[queries].any(axis=0))
+        seen = _filled_up(np.logical_or.reduce(visible[queries]))
         first, end = int(seen[0]), int(seen[-1]) + 1
         keys = slice(first, end) if len(seen) == end - first else torch.from_numpy(seen)
         blocks.append(Block(queries, keys))
     return blocks
+
+
+def _filled_up(seen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of what is seen, and as many of their neighbours as make a whole number of them."""
+    places, others = np.flatnonzero(seen), np.flatnonzero(~seen)
+    follow = others > places[0]
+    nearest = np.concatenate([others[follow], others[~follow][::-1]])
+    return np.sort(np.concatenate([places, nearest[: -len(places) % _REPEATING]]))
 
 
 def attention(

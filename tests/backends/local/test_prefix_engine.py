@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from backends.errors import DeviceMemoryError
+from backends.local import prefix_engine
 from backends.local.adapters import base_of, new_adapter
 from backends.local.engine import Engine
 from backends.local.models import load_model, locate
@@ -66,7 +67,12 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch
         assert (ours[name] - expected).norm() <= 1e-5 * expected.norm(), name
 
 
-def test_loss_and_gradients_equal_those_of_plain_sequences(tuned: PeftModel) -> None:
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_loss_and_gradients_equal_those_of_plain_sequences(
+    tuned: PeftModel, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether rows are filled up, as they are in bfloat16, or not."""
+    monkeypatch.setattr(prefix_engine, "rows_multiple", lambda _: multiple)
     base, sequences = base_of(tuned), branching()
     plain = -PlainEngine(base).log_probabilities(sequences)
     expected = gradients(tuned, plain.sum())

@@ -1,3 +1,4 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,3 +44,20 @@ def test_a_target_is_predicted_by_what_stands_before_it(draws: list[list[int]]) 
     for predictor, (sequence, position) in zip(tree.predictors, asked, strict=True):
         (path,) = tree.attends(predictor[None], everything)
         assert tree.tokens[path].tolist() == sequence.tokens[:position]
+
+
+@given(token_lists, st.integers(1, 8))
+def test_a_filled_up_tree_has_nodes_more_that_see_and_are_seen_by_none(
+    draws: list[list[int]], multiple: int
+) -> None:
+    tree = build_prefix_tree(sequences(draws))
+    filled = tree.filled_up(multiple)
+    assert len(filled) % multiple == 0
+    assert 0 <= len(filled) - len(tree) < multiple
+    n = len(tree)
+    nodes = np.arange(len(filled))
+    attends = filled.attends(nodes, nodes)
+    assert (attends[:n, :n] == tree.attends(nodes[:n], nodes[:n])).all()
+    assert not attends[:n, n:].any()
+    assert (attends[n:] == np.eye(len(filled), dtype=bool)[n:]).all()
+    assert filled.predictors is tree.predictors

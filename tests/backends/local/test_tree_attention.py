@@ -42,6 +42,9 @@ def test_blocks_give_what_torchs_attention_gives(n_cached: int) -> None:
     visible = mask_of_a_tree(random.Random(0), 12, n_cached)
     blocks = blocks_of(visible)
     assert any(isinstance(block.keys, torch.Tensor) for block in blocks)
+    columns = torch.arange(visible.shape[1])
+    widths = [len(block.of_keys(columns, 0)) for block in blocks]
+    assert all(width % 32 == 0 or width == len(columns) for width in widths)
     n_queries, n_keys = visible.shape
     torch.manual_seed(0)
     query = torch.randn(1, HEADS, n_queries, WIDTH, requires_grad=True)
@@ -76,7 +79,7 @@ def test_blocks_leave_out_what_other_branches_hold() -> None:
                 for block in blocks_of(visible)
             )
         )
-    assert computed[1] <= 4.2 * computed[0]
+    assert computed[1] <= 4.3 * computed[0]
 
 
 @pytest.fixture(params=ARCHITECTURES)
