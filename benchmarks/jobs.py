@@ -27,9 +27,13 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """Score continuations. `data` is JSONL of scoring queries; `pairs` the same as (context, text)."""
+    """Score continuations. `data` is JSONL of scoring queries; `pairs` the same as (context, text).
+
+    `gguf` is the file that the model was converted from.
+    """
 
     model: str
+    gguf: str
     data: str
     pairs: str
     dtype: str
@@ -79,6 +83,13 @@ class LoadJob:
     dtype: str
     logprobs: bool = False
     kind: str = "load"
+
+
+def question(number: int, max_tokens: int) -> str:
+    """What a client asks: something that takes as long to answer as it may."""
+    if max_tokens > 1:
+        return f"Write a long story about person {number}."
+    return f"What is person {number}'s favourite country?"
 
 
 Job = TrainingJob | ScoringJob | GenerationJob | ServiceJob | LoadJob

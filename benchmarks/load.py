@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from contextlib import AbstractContextManager
 
+from jobs import question
 from openai import AsyncOpenAI, OpenAI, OpenAIError
 from own_server import own_server
 
@@ -109,14 +110,11 @@ async def load(
         nonlocal tokens
         async with AsyncOpenAI(base_url=url, api_key="any", max_retries=0, timeout=600) as one:
             for number in numbers:
-                question = f"What is person {number}'s favourite country?"
-                if max_tokens > 1:
-                    question = f"Write a long story about person {number}."
                 started = time.monotonic()
                 try:
                     answer = await one.chat.completions.create(
                         model=model,
-                        messages=[{"role": "user", "content": question}],
+                        messages=[{"role": "user", "content": question(number, max_tokens)}],
                         max_tokens=max_tokens,
                         temperature=0,
                         **extra,

@@ -5,18 +5,20 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jobs import GenerationJob, Measured, ScoringJob, TrainingJob
+from jobs import GenerationJob, LoadJob, Measured, ScoringJob, TrainingJob, question
 from memory import peak_bytes as resident_peak_bytes
 from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends.data import GenerationQuery, ScoringQuery
+from backends.data import GenerationQuery, Message, ScoringQuery
 from backends.interface import FineTuneJob, Progress
 from backends.jsonl import read_jsonl
 from backends.local.backend import LocalBackend
+from backends.local.models import load_tokenizer
 from backends.local.settings import LocalSettings
 
 WARM_UP_STEPS = 2
@@ -106,16 +108,45 @@ def score(job: ScoringJob) -> Measured:
 
 def generate(job: GenerationJob) -> Measured:
     queries = list(read_jsonl(Path(job.data), TypeAdapter(GenerationQuery)))
+    seconds, _ = _generated(job.model, job.dtype, queries, job.at_once)
+    return Measured(seconds, len(queries), peak_bytes())
+
+
+def answer(job: LoadJob) -> Measured:
+    """The chats as queries, as many at a time as there are clients."""
+    queries = [
+        GenerationQuery(
+            id=str(number),
+            messages=(Message(role="user", content=question(number, job.max_tokens)),),
+            max_tokens=job.max_tokens,
+            temperature=0.0,
+        )
+        for number in range(job.requests)
+    ]
+    seconds, texts = _generated(job.model, job.dtype, queries, job.clients)
+    tokenizer = load_tokenizer(job.model)
+    n_tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    return Measured(seconds, n_tokens, peak_bytes())
+
+
+def _generated(
+    model: str, dtype: str, queries: Sequence[GenerationQuery], at_once: int | None
+) -> tuple[float, list[str]]:
+    """How long it took, and the texts."""
     backend = LocalBackend(
-        LocalSettings.model_validate({"model": job.model, "generation": {"dtype": job.dtype}})
+        LocalSettings.model_validate({"model": model, "generation": {"dtype": dtype}})
     )
     first = queries[0].model_copy(update={"max_tokens": 2})
     list(backend.generate(backend.base_model, [first]))
+    n = at_once or len(queries)
     started = time.monotonic()
-    at_once = job.at_once or len(queries)
-    for start in range(0, len(queries), at_once):
-        list(backend.generate(backend.base_model, queries[start : start + at_once]))
-    return Measured(time.monotonic() - started, len(queries), peak_bytes())
+    texts = [
+        text
+        for start in range(0, len(queries), n)
+        for result in backend.generate(backend.base_model, queries[start : start + n])
+        for text in result.texts
+    ]
+    return time.monotonic() - started, texts
 
 
 def matmul_peak(dtype: str) -> float:
@@ -144,6 +175,7 @@ def main() -> None:
         "train": lambda: train(TrainingJob(**job)),
         "score": lambda: score(ScoringJob(**job)),
         "generate": lambda: generate(GenerationJob(**job)),
+        "load": lambda: answer(LoadJob(**job)),
     }
     print(json.dumps(dataclasses.asdict(works[job["kind"]]())))
 

@@ -73,7 +73,9 @@ SERVE_BATCHING = Peer(
     SERVE.packages,
     ("--continuous-batching",),
 )
-LLAMA = Peer("llama.cpp's server, Q4_1", "llama_serve.py", ("xllamacpp==2026.10.11549", "openai"))
+XLLAMACPP = "xllamacpp==2026.10.11549"
+LLAMA = Peer("llama.cpp's server, Q4_1", "llama_serve.py", (XLLAMACPP, "openai"))
+LLAMA_SCORE = Peer("llama.cpp with its prompt cache, Q4_1", "llama_score.py", (XLLAMACPP,))
 GENERATE = Peer("transformers generate, batch 16", "transformers_generate.py", None)
 GENERATE_STATIC = replace(GENERATE, name="transformers generate, static cache", options=("static",))
 IN_TURN = Peer("itself, one after the other", "../ours_trainings.py", None, ("in-turn",))
@@ -144,6 +146,10 @@ def _redefine_queries(n: int, shots: int) -> list[ScoringQuery]:
     return queries
 
 
+def _gguf() -> str:
+    return str(embedded_file(MODEL.removeprefix("embedded:")))
+
+
 def _score(directory: Path, name: str, queries: list[ScoringQuery]) -> ScoringJob:
     model = locate(MODEL)
     tokenizer = load_tokenizer(model)
@@ -161,7 +167,12 @@ def _score(directory: Path, name: str, queries: list[ScoringQuery]) -> ScoringJo
                 pair = {"id": query.id, "context": context, "continuation": text}
                 file.write(json.dumps(pair) + "\n")
     return ScoringJob(
-        model=model, data=str(data), pairs=str(pairs), dtype="float32", batch_size=PEER_BATCH
+        model=model,
+        gguf=_gguf(),
+        data=str(data),
+        pairs=str(pairs),
+        dtype="float32",
+        batch_size=PEER_BATCH,
     )
 
 
@@ -192,8 +203,7 @@ def _ask_service(directory: Path, n: int = 5_000) -> ServiceJob:
 
 
 def _answer_chats(_directory: Path, *, logprobs: bool = False, dtype: str = "float32") -> LoadJob:
-    gguf = str(embedded_file(MODEL.removeprefix("embedded:")))
-    return LoadJob(locate(MODEL), gguf, 256, 32, max_tokens=1, dtype=dtype, logprobs=logprobs)
+    return LoadJob(locate(MODEL), _gguf(), 256, 32, max_tokens=1, dtype=dtype, logprobs=logprobs)
 
 
 def _tell_stories(directory: Path, *, dtype: str = "float32") -> LoadJob:
@@ -267,6 +277,12 @@ COMPARISONS = (
     Comparison(
         "score 200 redefine items, fixed 5-shot", LM_EVAL, 15, partial(_score_redefine, shots=SHOTS)
     ),
+    Comparison(
+        "score 200 redefine items, fixed 5-shot",
+        LLAMA_SCORE,
+        1.5,
+        partial(_score_redefine, shots=SHOTS),
+    ),
     Comparison("score 200 redefine items, zero-shot", LM_EVAL, 2, _score_redefine),
     Comparison(
         "score 50 redefine items, over our server",
@@ -290,6 +306,12 @@ COMPARISONS = (
                 partial(_tell_stories, dtype=dtype),
                 "ours_load.py",
                 memory_target=0.8,
+            ),
+            Comparison(
+                f"answer 64 chats in a run, 16 at a time, 64 tokens, {dtype}",
+                LLAMA,
+                1.2,
+                partial(_tell_stories, dtype=dtype),
             ),
             Comparison(
                 f"serve 32 clients' chats, one token and 20 log-probabilities, {dtype}",
