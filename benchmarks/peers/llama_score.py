@@ -1,8 +1,8 @@
 """The worker that scores with llama.cpp and its prompt cache, from the GGUF file; see ../jobs.py.
 
-llama.cpp says the log-probability of a token that it generates, as the model has it before any bias: so each
-token of a continuation is asked for by a bias that leaves it no choice. What a prompt shares with the one
-before is not computed again.
+llama.cpp says the log-probability of a token that it generates, as the model has it before any bias: so
+each token of a continuation is asked for by a bias that leaves it no choice. What a prompt shares with the
+one before is not computed again.
 """
 
 import json
