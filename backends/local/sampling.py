@@ -93,13 +93,33 @@ def choose_tokens(
     logits = _with_added(logits, [sampling.logit_bias for sampling in samplings])
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0]
     greedy = [row for row, sampling in enumerate(samplings) if sampling.temperature == 0]
-    chosen = dict(zip(greedy, _rows(logits, greedy).argmax(-1).tolist(), strict=True))
+    chosen: dict[int, int] = {}
+    if greedy:
+        chosen |= zip(greedy, _likeliest(_rows(logits, greedy)).tolist(), strict=True)
     if drawn:
         tokens = _drawn(
             _rows(logits, drawn), [samplings[row] for row in drawn], [draws[row] for row in drawn]
         )
         chosen |= zip(drawn, tokens.tolist(), strict=True)
     return [chosen[row] for row in range(len(samplings))]
+
+
+def _likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The first token of the highest logit in each row (rows, vocabulary): (rows,).
+
+    First the run of tokens: on CPUs the largest number of a row is found ten times faster than its place.
+    """
+    runs = _in_runs(logits, -torch.inf)
+    run = runs.amax(-1).argmax(-1)
+    each = torch.arange(len(logits), device=logits.device)
+    return run * _RUN + runs[each, run].argmax(-1)
+
+
+def _in_runs(of_tokens: torch.Tensor, missing: float) -> torch.Tensor:
+    """(rows, vocabulary) as (rows, runs, tokens), the last run filled up with what is missing."""
+    rows, n_tokens = of_tokens.shape
+    filled = torch.nn.functional.pad(of_tokens, (0, -n_tokens % _RUN), value=missing)
+    return filled.view(rows, -1, _RUN)
 
 
 def _rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
@@ -144,13 +164,12 @@ def _inverted(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tenso
     Added up in float64: in float32 50,000 tokens would shift what is drawn by more than the rarest
     tokens' share. The runs of tokens come first, so that one run in all has to be added up by tokens.
     """
-    rows, n_tokens = probabilities.shape
-    runs = torch.nn.functional.pad(probabilities, (0, -n_tokens % _RUN)).view(rows, -1, _RUN)
+    runs = _in_runs(probabilities, 0)
     totals = runs.sum(-1, dtype=torch.float64).cumsum(-1)
     wanted = uniform * totals[:, -1:]
     run = _first_beyond(totals, wanted)
     before = torch.nn.functional.pad(totals, (1, 0)).gather(1, run)
-    each = torch.arange(rows, device=run.device)
+    each = torch.arange(len(runs), device=run.device)
     within = runs[each, run[:, 0]].double().cumsum(-1)
     return run[:, 0] * _RUN + _first_beyond(within, wanted - before)[:, 0]
 

@@ -182,7 +182,16 @@ def _as_transformers_call_it(
     **_: Any,  # noqa: ANN401 - transformers passes what other kernels take
 ) -> tuple[torch.Tensor, None]:
     blocks = _blocks.get()
-    if blocks is None:
+    if blocks is not None:
+        mixed = attention(query * scaling, key, value, attention_mask, blocks, dropout)
+    elif query.shape[2] == 1 and query.dtype == torch.float32:
+        # Heads that share keys (GQA) stand as queries of one head, so that those keys are read once. It
+        # saves a fifth of a decoding step's attention; in bfloat16 it saves nothing.
+        shared = query.view(len(query), key.shape[1], -1, query.shape[3])
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            shared, key, value, attention_mask, dropout, scale=scaling
+        ).reshape(len(query), -1, 1, value.shape[3])
+    else:
         mixed = torch.nn.functional.scaled_dot_product_attention(
             query,
             key,
@@ -192,8 +201,6 @@ def _as_transformers_call_it(
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-    else:
-        mixed = attention(query * scaling, key, value, attention_mask, blocks, dropout)
     return mixed.transpose(1, 2).contiguous(), None
 
 

@@ -37,6 +37,17 @@ def test_top_p_keeps_the_fewest_likeliest_tokens_that_have_it(top_p: float, kept
     assert drawn(Sampling(1, top_p=top_p)) == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.parametrize("n_tokens", [7, 256, 1000])
+def test_temperature_0_takes_the_first_of_the_likeliest_tokens(n_tokens: int) -> None:
+    torch.manual_seed(0)
+    logits = torch.randint(-9, 1, (50, n_tokens)).float()  # negative, and full of equals
+    logits[0] = -torch.inf
+    logits[0, -1] = -1e30
+    greedy = Sampling(1, temperature=0)
+    tokens = choose_tokens(logits, [greedy] * 50, [Draws(0, 0)] * 50)
+    assert tokens == [row.index(max(row)) for row in logits.tolist()]
+
+
 def test_a_bias_is_added_to_the_logit() -> None:
     biased = [0.5, 0.3, 0.15, 0.05 * 7.389056]
     expected = [p / sum(biased) for p in biased]
