@@ -65,8 +65,9 @@ class PrefixEngine:
         Between two stretches the keys and values of one path are kept, so the memory needed does not
         grow with the number of sequences.
         """
-        scoring = _Scoring(sequences, top)
-        walk = _Walk(self._model, scoring.tree)
+        tree = build_prefix_tree(sequences).filled_up(rows_multiple(self._model))
+        scoring = _Scoring(tree, sequences, top)
+        walk = _Walk(self._model, tree)
 
         def advance(nodes: Sequence[int]) -> list[tuple[int, list[TokenScore]]]:
             return scoring.take(walk.advance(nodes))
@@ -80,7 +81,7 @@ class PrefixEngine:
         """As `Engine.prefill`, likewise."""
         # A token to be predicted after each prompt's last keeps that last one in the tree.
         asked = [TokenSequence([*prompt, 0], [len(prompt)]) for prompt in prompts]
-        tree = build_prefix_tree(asked)
+        tree = build_prefix_tree(asked).filled_up(rows_multiple(self._model))
         walk = _Walk(self._model, tree)
 
         def advance(nodes: Sequence[int]) -> list[tuple[int, Prefilled]]:
@@ -178,15 +179,14 @@ class _Walk:
 class _Scoring:
     """Gathers the targets' scores until sequences are complete."""
 
-    def __init__(self, sequences: Sequence[TokenSequence], top: int) -> None:
-        self.tree = build_prefix_tree(sequences)
+    def __init__(self, tree: PrefixTree, sequences: Sequence[TokenSequence], top: int) -> None:
         self._targets = _targets(sequences)
         self._top = top
         self._scores: list[TokenScore | None] = [None] * len(self._targets)
         counts = [len(sequence.targets) for sequence in sequences]
         self._offsets = list(itertools.accumulate(counts, initial=0))
         # A sequence is done with its last target's node, and done in the order of those.
-        last = self.tree.predictors[np.array(self._offsets[1:], np.int64) - 1]
+        last = tree.predictors[np.array(self._offsets[1:], np.int64) - 1]
         self._unfinished = sorted(range(len(sequences)), key=lambda i: -last[i])
         self._last = last
 

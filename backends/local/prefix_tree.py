@@ -38,13 +38,16 @@ class PrefixTree:
         return (keys <= rows) & (rows < self.ends[keys])
 
     def filled_up(self, multiple: int) -> "PrefixTree":
-        """With nodes that stand alone and predict nothing, so that its size is a multiple."""
+        """With nodes that stand alone and predict nothing, so that its size is a multiple.
+
+        They are as the first one is: another token may be one that models can't compute (Gemma 3n gives
+        padding a state of zeros, through whose norm the gradient is NaN).
+        """
         missing = -len(self) % multiple
-        alone = np.zeros(missing, np.int64)
         return replace(
             self,
-            tokens=np.concatenate([self.tokens, alone]),
-            depths=np.concatenate([self.depths, alone]),
+            tokens=np.concatenate([self.tokens, np.repeat(self.tokens[:1], missing)]),
+            depths=np.concatenate([self.depths, np.repeat(self.depths[:1], missing)]),
             ends=np.concatenate([self.ends, len(self) + 1 + np.arange(missing)]),
         )
 

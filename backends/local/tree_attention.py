@@ -14,9 +14,10 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 _OURS = "kaarel_bet"
 _QUERIES = 128
 """Queries in a block: with fewer, fewer keys are multiplied in vain, in more operations."""
-_REPEATING = 32
+_REPEATING = 16
 """What numbers of rows are filled up to, so that shapes come again: oneDNN, which multiplies in bfloat16,
-compiles for every new one, which takes 1 to 10 ms (with AMX) and memory that is never given back."""
+compiles for every new one, which takes 1 to 10 ms (with AMX, whose tiles have 16 rows) and memory that is
+never given back."""
 
 
 def rows_multiple(model: PreTrainedModel) -> int:
