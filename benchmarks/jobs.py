@@ -86,7 +86,7 @@ class LoadJob:
 
 
 def question(number: int, max_tokens: int) -> str:
-    """What a client asks: something that takes as long to answer as it may."""
+    """What client number so and so asks: where it may take more than one token, for a long answer."""
     if max_tokens > 1:
         return f"Write a long story about person {number}."
     return f"What is person {number}'s favourite country?"

@@ -113,7 +113,7 @@ def generate(job: GenerationJob) -> Measured:
 
 
 def answer(job: LoadJob) -> Measured:
-    """The chats as queries, as many at a time as there are clients."""
+    """The chats as queries, as many at a time as there are clients; tokens as their texts have them."""
     queries = [
         GenerationQuery(
             id=str(number),

@@ -75,7 +75,9 @@ SERVE_BATCHING = Peer(
 )
 XLLAMACPP = "xllamacpp==2026.10.11549"
 LLAMA = Peer("llama.cpp's server, Q4_1", "llama_serve.py", (XLLAMACPP, "openai"))
-LLAMA_SCORE = Peer("llama.cpp with its prompt cache, Q4_1", "llama_score.py", (XLLAMACPP,))
+LLAMA_SCORE = Peer(
+    "llama.cpp with its prompt cache, Q4_1", "llama_score.py", (XLLAMACPP, "tokenizers")
+)
 GENERATE = Peer("transformers generate, batch 16", "transformers_generate.py", None)
 GENERATE_STATIC = replace(GENERATE, name="transformers generate, static cache", options=("static",))
 IN_TURN = Peer("itself, one after the other", "../ours_trainings.py", None, ("in-turn",))

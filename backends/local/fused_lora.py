@@ -88,7 +88,7 @@ def _fused_forward(module: Linear) -> Any:  # noqa: ANN401 - assigned to a modul
         scaling = module.scaling[module.active_adapters[0]]
         result = _LoraLinear.apply(rows, base, bias, a, b, ends, scaling)
         # Out here: some models (Gemma 3n) change it in place, which autograd forbids of a view made inside.
-        return result.view(*x.shape[:-1], -1)
+        return result.view(*x.shape[:-1], result.shape[-1])
 
     return forward
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 import torch
+from peft.tuners.lora import LoraLayer
 
 from backends.data import TunedModel
 from backends.errors import DeviceMemoryError, SettingsError
@@ -147,7 +148,11 @@ class _Model:
         self.engine = self.alone.engine
         self._tuning = tuning
         self._active = [name]
-        self._one_by_one = not (isinstance(self.engine, PrefixEngine) and is_fused(self.tuned))
+        head = base_of(self.tuned).get_output_embeddings()
+        # The head is given chosen rows alone: not as many of each adapter as the other layers are.
+        self._one_by_one = isinstance(head, LoraLayer) or not (
+            isinstance(self.engine, PrefixEngine) and is_fused(self.tuned)
+        )
 
     def add(self, job: FineTuneJob, name: str) -> None:
         """One more training's."""

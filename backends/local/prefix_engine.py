@@ -8,6 +8,7 @@ and scores are those of the plain sequences; gradients through a shared prefix a
 
 import inspect
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,10 +156,11 @@ class _Walk:
         self._path = _Path(_NO_NODES, [])
 
     def stretches(self, batch_tokens: int) -> Iterator[range]:
-        """The nodes, that many at a time."""
-        length = len(self._tree)
-        for start in range(0, length, batch_tokens):
-            yield range(start, min(start + batch_tokens, length))
+        """The nodes, that many at a time, or as many more as `rows_multiple` asks for."""
+        multiple, length = rows_multiple(self._model), len(self._tree)
+        size = math.ceil(batch_tokens / multiple) * multiple
+        for start in range(0, length, size):
+            yield range(start, min(start + size, length))
 
     @torch.inference_mode()
     def advance(self, stretch: Sequence[int]) -> _Stretch:

@@ -16,6 +16,7 @@ Integers = NDArray[np.int64]
 class PrefixTree:
     """A forest of n nodes in depth-first order, a node for each distinct prefix of the sequences.
 
+    Where it is `filled_up`, nodes that are no prefix of theirs stand at its end.
     In that order a node's ancestors precede it and its descendants are those up to `ends[node]`, so
     that any stretch of nodes needs, of all nodes before it, only the ancestors of its first one.
     """

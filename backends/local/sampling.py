@@ -118,8 +118,10 @@ def _likeliest(logits: torch.Tensor) -> torch.Tensor:
 def _in_runs(of_tokens: torch.Tensor, missing: float) -> torch.Tensor:
     """(rows, vocabulary) as (rows, runs, tokens), the last run filled up with what is missing."""
     rows, n_tokens = of_tokens.shape
-    filled = torch.nn.functional.pad(of_tokens, (0, -n_tokens % _RUN), value=missing)
-    return filled.view(rows, -1, _RUN)
+    # Padding by nothing would be a copy.
+    if n_tokens % _RUN:
+        of_tokens = torch.nn.functional.pad(of_tokens, (0, -n_tokens % _RUN), value=missing)
+    return of_tokens.reshape(rows, -1, _RUN)
 
 
 def _rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:

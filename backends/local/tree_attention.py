@@ -14,16 +14,16 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 _OURS = "kaarel_bet"
 _QUERIES = 128
 """Queries in a block: with fewer, fewer keys are multiplied in vain, in more operations."""
-_REPEATING = 16
-"""What numbers of rows are filled up to, so that shapes come again: oneDNN, which multiplies in bfloat16,
-compiles for every new one, which takes 1 to 10 ms (with AMX, whose tiles have 16 rows) and memory that is
-never given back."""
+_ROWS = 16
+"""What numbers of rows are filled up to a multiple of, so that shapes come again: oneDNN, which multiplies
+in bfloat16, compiles each product of a new shape, which takes 1 to 10 ms (with AMX, whose tiles have 16
+rows) and memory that is never given back."""
 
 
 def rows_multiple(model: PreTrainedModel) -> int:
-    """Of what the rows of this model's products had better be a multiple."""
+    """The multiple to which numbers of rows are best filled up before this model multiplies them."""
     compiles = model.dtype == torch.bfloat16 and model.device.type == "cpu"
-    return _REPEATING if compiles else 1
+    return _ROWS if compiles else 1
 
 
 def attention_masks(
@@ -85,7 +85,7 @@ def _filled_up(seen: NDArray[np.bool_]) -> NDArray[np.int64]:
     places, others = np.flatnonzero(seen), np.flatnonzero(~seen)
     follow = others > places[0]
     nearest = np.concatenate([others[follow], others[~follow][::-1]])
-    return np.sort(np.concatenate([places, nearest[: -len(places) % _REPEATING]]))
+    return np.sort(np.concatenate([places, nearest[: -len(places) % _ROWS]]))
 
 
 def attention(
@@ -137,8 +137,8 @@ def fastest_attention(model: PreTrainedModel, visible: NDArray[np.bool_]) -> Ite
     On CPUs, torch's fused kernel takes two to four times as long as three plain operations in
     bfloat16 at a training step's sizes (docs/prefix-engine.md), and computes what is hidden as well;
     in float32, and for one query a row, it is the faster one if it is told which heads share keys,
-    where transformers copies those for each head. Anywhere else attention is left alone, as are models
-    that ask for a kernel of their own. `visible` is as for `attention_masks`.
+    which older versions of transformers copy for each head. Anywhere else attention is left alone, as are
+    models that ask for a kernel of their own. `visible` is as for `attention_masks`.
     """
     config = model.config.get_text_config()
     before = config._attn_implementation

@@ -16,6 +16,7 @@ from backends.data import TunedModel
 from backends.errors import KaarelBetError, SettingsError
 from backends.interface import FineTuneJob, Place, Progress, Stopped
 from backends.local import one_pass as module
+from backends.local import prefix_engine
 from backends.local.adapters import ADAPTER_WEIGHTS, another_adapter, base_of, new_adapter
 from backends.local.backend import LocalBackend
 from backends.local.engine import say_once
@@ -63,10 +64,14 @@ def activate(model: PeftModel, names: list[str]) -> None:
     model.base_model.set_adapter(names)  # pyright: ignore[reportCallIssue]
 
 
-@pytest.mark.parametrize("which", ["llama", "gemma2", "embedded"])
+@pytest.mark.parametrize(
+    ("which", "multiple"), [("llama", 1), ("llama", 16), ("gemma2", 16), ("embedded", 1)]
+)
 def test_losses_and_gradients_are_those_of_each_alone(
-    tiny_models: dict[str, Path], which: str
+    tiny_models: dict[str, Path], which: str, multiple: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether rows are filled up, as they are in bfloat16, or not."""
+    monkeypatch.setattr(prefix_engine, "rows_multiple", lambda _: multiple)
     model = adapted(locate(EMBEDDED) if which == "embedded" else str(tiny_models[which]))
     engine = PrefixEngine(base_of(model))
     losses, alone = [], {}
@@ -271,6 +276,17 @@ def test_what_can_not_be_in_one_pass_is_computed_one_by_one(
     assert set(sizes) == {1}
     assert "LlamaForCausalLM: trainings are computed one by one (local.one_pass)" in caplog.text
     assert_as_alone(tiny_model, jobs, found)
+
+
+def test_an_adapter_of_the_head_is_trained_by_itself(
+    tiny_model: Path, jobs: list[FineTuneJob], sizes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    say_once.cache_clear()
+    of_head = {"rank": 4, "target_modules": ("q_proj", "lm_head")}
+    found = train_all(backend(tiny_model, lora=of_head), jobs)
+    assert all(isinstance(each, TunedModel) for each in found)
+    assert set(sizes) == {1}
+    assert "LlamaForCausalLM: trainings are computed one by one (local.one_pass)" in caplog.text
 
 
 def test_a_model_that_draws_noise_is_refused(

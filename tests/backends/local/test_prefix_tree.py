@@ -61,4 +61,5 @@ def test_a_filled_up_tree_has_nodes_more_that_see_and_are_seen_by_none(
     assert not attends[:n, n:].any()
     assert (attends[n:] == np.eye(len(filled), dtype=bool)[n:]).all()
     assert set(filled.tokens[n:]) <= {tree.tokens[0]}
+    assert not filled.depths[n:].any()
     assert filled.predictors is tree.predictors

@@ -19,7 +19,7 @@ from backends.local.prefix_engine import PrefixEngine
 from backends.local.prefix_tree import build_prefix_tree
 from backends.local.sampling import Sampling
 from backends.local.sequences import TokenSequence
-from backends.local.tree_attention import attention, blocks_of, fastest_attention
+from backends.local.tree_attention import attention, blocks_of, fastest_attention, rows_multiple
 from tests.models import ARCHITECTURES
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 8
@@ -62,6 +62,24 @@ def test_blocks_give_what_torchs_attention_gives(n_cached: int) -> None:
         strict=True,
     ):
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "multiple"), [(torch.bfloat16, 16), (torch.float32, 1)])
+def test_what_is_compiled_for_every_shape_is_filled_up(
+    tiny_model: Path, dtype: torch.dtype, multiple: int
+) -> None:
+    model = load_model(str(tiny_model), torch.device("cpu"), dtype)
+    assert rows_multiple(model) == multiple
+    sizes: list[int] = []
+    model.get_decoder().register_forward_pre_hook(
+        lambda _, __, options: sizes.append(options["input_ids"].numel()), with_kwargs=True
+    )
+    texts = [TokenSequence([*range(1, n)], [n - 2]) for n in (20, 40)]
+    PrefixEngine(model).log_probabilities(texts)
+    list(PrefixEngine(model).stream(texts, 10))
+    list(PrefixEngine(model).prefill([[1, 2, 3]], 10))
+    assert all(size % multiple == 0 for size in sizes)
+    assert (sum(sizes) == 38 + 38 + 3) == (multiple == 1)
 
 
 def test_blocks_leave_out_what_other_branches_hold() -> None:
