@@ -120,6 +120,7 @@ def test_a_polite_kill_is_like_ctrl_c(start: Start) -> None:
     assert "stopped; go on with: " in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_a_line_and_ends_the_others(start: Start) -> None:
     process = start("results", *ENDLESS, "local.workers=2")
     workers = under_way(process, "results")

@@ -99,9 +99,16 @@ def test_the_plain_ways_loss_and_gradients_equal_transformers_own(tuned: PeftMod
     assert_same_gradients(ours, theirs)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 7, 1000])
 @pytest.mark.parametrize(
-    ("engine", "multiple"), [(PlainEngine, 1), (PrefixEngine, 1), (PrefixEngine, 16)]
+    ("engine", "batch_tokens", "multiple"),
+    [
+        (PlainEngine, 7, 1),
+        (PrefixEngine, 1, 1),
+        (PrefixEngine, 7, 1),
+        (PrefixEngine, 1000, 1),
+        (PrefixEngine, 7, 16),
+        (PrefixEngine, 1000, 16),
+    ],
 )
 def test_scores_equal_those_of_plain_sequences(
     model: PreTrainedModel,
