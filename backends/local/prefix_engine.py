@@ -45,12 +45,10 @@ class PrefixEngine:
         Raises:
             MixedRowsError: as `rows_of_adapters`.
         """
-        trees = [build_prefix_tree(sequences) for sequences in groups]
-        multiple = rows_multiple(self._model)
-        trees = [tree.filled_up(multiple) for tree in trees]
+        trees = [self._tree(sequences) for sequences in groups]
         tree = side_by_side(trees)
         wanted, rows = np.unique(tree.predictors, return_inverse=True)
-        wanted = np.pad(wanted, (0, -len(wanted) % multiple), mode="edge")
+        wanted = np.pad(wanted, (0, -len(wanted) % rows_multiple(self._model)), mode="edge")
         with rows_of_adapters([len(each) for each in trees]):
             logits = _logits(self._model, tree, np.arange(len(tree)), wanted)
         targets = np.concatenate([_targets(sequences) for sequences in groups])
@@ -66,7 +64,7 @@ class PrefixEngine:
         Between two stretches the keys and values of one path are kept, so the memory needed does not
         grow with the number of sequences.
         """
-        tree = build_prefix_tree(sequences).filled_up(rows_multiple(self._model))
+        tree = self._tree(sequences)
         scoring = _Scoring(tree, sequences, top)
         walk = _Walk(self._model, tree)
 
@@ -82,7 +80,7 @@ class PrefixEngine:
         """As `Engine.prefill`, likewise."""
         # A token to be predicted after each prompt's last keeps that last one in the tree.
         asked = [TokenSequence([*prompt, 0], [len(prompt)]) for prompt in prompts]
-        tree = build_prefix_tree(asked).filled_up(rows_multiple(self._model))
+        tree = self._tree(asked)
         walk = _Walk(self._model, tree)
 
         def advance(nodes: Sequence[int]) -> list[tuple[int, Prefilled]]:
@@ -100,6 +98,9 @@ class PrefixEngine:
 
         for stretch in walk.stretches(batch_tokens):
             yield from halving_when_out_of_memory(advance, stretch)
+
+    def _tree(self, sequences: Sequence[TokenSequence]) -> PrefixTree:
+        return build_prefix_tree(sequences).filled_up(rows_multiple(self._model))
 
 
 @dataclass(frozen=True)

@@ -185,14 +185,12 @@ def _as_transformers_call_it(
     blocks = _blocks.get()
     if blocks is not None:
         mixed = attention(query * scaling, key, value, attention_mask, blocks, dropout)
-    elif query.shape[2] == 1 and query.dtype == torch.float32:
-        # Heads that share keys (GQA) stand as queries of one head, so that those keys are read once. It
-        # saves a fifth of a decoding step's attention; in bfloat16 it saves nothing.
-        shared = query.view(len(query), key.shape[1], -1, query.shape[3])
-        mixed = torch.nn.functional.scaled_dot_product_attention(
-            shared, key, value, attention_mask, dropout, scale=scaling
-        ).reshape(len(query), -1, 1, value.shape[3])
     else:
+        batch, heads, n_queries, width = query.shape
+        if n_queries == 1 and query.dtype == torch.float32:
+            # Heads that share keys (GQA) stand as queries of one head, so that those keys are read once. It
+            # saves a fifth of a decoding step's attention; in bfloat16 it saves nothing.
+            query = query.view(batch, key.shape[1], -1, width)
         mixed = torch.nn.functional.scaled_dot_product_attention(
             query,
             key,
@@ -201,7 +199,7 @@ def _as_transformers_call_it(
             dropout,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
-        )
+        ).reshape(batch, heads, n_queries, -1)
     return mixed.transpose(1, 2).contiguous(), None
 
 
